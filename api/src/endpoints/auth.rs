@@ -1,0 +1,169 @@
+//! Credentials: signing in, refreshing, logging out, and the keys that tokens are checked with.
+
+use actix_web::{HttpResponse, http::Method};
+use platform::{auth::SignIn, id::OrganizationId, permissions::ActAsSelf};
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{
+    problem::{ApiError, ErrorCode},
+    route::{Authz, Body, Describe, Endpoint, NoContent, Public, Raw, Reply, Sketch, endpoint},
+};
+
+pub(super) fn endpoints() -> Vec<Endpoint> {
+    vec![
+        endpoint(Method::POST, "/v1/auth/token", "create_token")
+            .tag("auth")
+            .about(
+                "Sign in",
+                "Opens a session with an e-mail address and a password, and answers an access token of 15 minutes and a \
+                 refresh token that is good once. An account of several organizations names one. Public, since it is \
+                 where a credential comes from.",
+            )
+            .to(token),
+        endpoint(Method::POST, "/v1/auth/refresh", "refresh_token")
+            .tag("auth")
+            .about(
+                "Refresh a session",
+                "Trades a refresh token for a new pair. A token that was used before ends its session, since someone \
+                 else may hold it. Public: the refresh token is the credential.",
+            )
+            .to(refresh),
+        endpoint(Method::POST, "/v1/auth/logout", "log_out")
+            .tag("auth")
+            .about("Log out", "Ends the session at once, with all tokens that came of it, on every process.")
+            .to(logout),
+        endpoint(Method::GET, "/.well-known/jwks.json", "get_jwks")
+            .tag("auth")
+            .about(
+                "Public keys",
+                "The keys that access tokens are signed with (RFC 7517), for those who check them themselves. Public, \
+                 as public keys are.",
+            )
+            .to(jwks),
+    ]
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct TokenRequest {
+    /// The account's e-mail address.
+    #[schema(example = "owner@example.com")]
+    email: String,
+    /// Its password.
+    #[schema(value_type = String, format = Password)]
+    password: SecretString,
+    /// Which of the account's organizations; needed when it has several.
+    organization_id: Option<OrganizationId>,
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct RefreshRequest {
+    /// The refresh token of the last answer.
+    #[schema(value_type = String)]
+    refresh_token: SecretString,
+}
+
+/// The tokens of a session.
+#[derive(Serialize, ToSchema)]
+struct TokenPair {
+    /// Send it as `Authorization: Bearer …`.
+    access_token: String,
+    /// Always `Bearer`.
+    #[schema(example = "Bearer")]
+    token_type: &'static str,
+    /// Seconds until the access token ends.
+    #[schema(example = 900)]
+    expires_in: i64,
+    /// Good once, for `POST /v1/auth/refresh`.
+    refresh_token: String,
+}
+
+impl From<platform::auth::TokenPair> for TokenPair {
+    fn from(pair: platform::auth::TokenPair) -> Self {
+        Self {
+            access_token: pair.access_token.expose_secret().to_owned(),
+            token_type: "Bearer",
+            expires_in: pair.expires_in,
+            refresh_token: pair.refresh_token.expose_secret().to_owned(),
+        }
+    }
+}
+
+/// Tokens, not to be kept by caches (RFC 6749, section 5.1).
+struct Tokens(TokenPair);
+
+impl Describe for Tokens {
+    fn describe(sketch: &mut Sketch) {
+        Reply::<TokenPair>::describe(sketch);
+        sketch.errors(&[ErrorCode::Unavailable]);
+    }
+}
+
+impl actix_web::Responder for Tokens {
+    type Body = actix_web::body::BoxBody;
+
+    fn respond_to(self, _: &actix_web::HttpRequest) -> HttpResponse {
+        HttpResponse::Ok().insert_header(("Cache-Control", "no-store")).json(self.0)
+    }
+}
+
+/// The answer of a sign-in, whose errors are its own.
+struct SignedIn(Tokens);
+
+impl Describe for SignedIn {
+    fn describe(sketch: &mut Sketch) {
+        Tokens::describe(sketch);
+        sketch.errors(&[ErrorCode::WrongPassword, ErrorCode::OrganizationRequired]);
+    }
+}
+
+impl actix_web::Responder for SignedIn {
+    type Body = actix_web::body::BoxBody;
+
+    fn respond_to(self, request: &actix_web::HttpRequest) -> HttpResponse {
+        self.0.respond_to(request)
+    }
+}
+
+/// The answer of a refresh, whose errors are its own.
+struct Refreshed(Tokens);
+
+impl Describe for Refreshed {
+    fn describe(sketch: &mut Sketch) {
+        Tokens::describe(sketch);
+        sketch.errors(&[ErrorCode::Unauthenticated, ErrorCode::RefreshTokenReused]);
+    }
+}
+
+impl actix_web::Responder for Refreshed {
+    type Body = actix_web::body::BoxBody;
+
+    fn respond_to(self, request: &actix_web::HttpRequest) -> HttpResponse {
+        self.0.respond_to(request)
+    }
+}
+
+async fn token(public: Public, body: Body<TokenRequest>) -> Result<SignedIn, ApiError> {
+    let TokenRequest { email, password, organization_id } = body.into_inner();
+    let sign_in = SignIn { email, password, organization: organization_id };
+    Ok(SignedIn(Tokens(public.platform().sign_in(sign_in).await?.into())))
+}
+
+async fn refresh(public: Public, body: Body<RefreshRequest>) -> Result<Refreshed, ApiError> {
+    Ok(Refreshed(Tokens(public.platform().refresh(&body.refresh_token).await?.into())))
+}
+
+async fn logout(caller: Authz<ActAsSelf>) -> Result<NoContent, ApiError> {
+    caller.log_out().await?;
+    Ok(NoContent)
+}
+
+async fn jwks(public: Public) -> Result<Raw, ApiError> {
+    let keys = public.platform().token_keys().public_keys();
+    Ok(Raw(HttpResponse::Ok()
+        .insert_header(("Cache-Control", "public, max-age=300"))
+        .json(serde_json::json!({ "keys": keys }))))
+}

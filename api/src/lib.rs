@@ -1,0 +1,21 @@
+//! The REST API. Handlers hold no rules and no SQL: they parse, call into `platform`, and shape the answer. Beside them
+//! every process runs the relay and the sweeper of the job engine, so that work flows with any number of workers.
+
+mod endpoints;
+mod metrics;
+mod openapi;
+mod problem;
+mod request_id;
+mod route;
+mod server;
+mod state;
+
+pub use endpoints::table;
+pub use problem::reference as error_reference;
+pub use server::serve;
+
+/// The OpenAPI document, as it is served and committed.
+#[must_use]
+pub fn openapi_text() -> String {
+    openapi::text(&table())
+}

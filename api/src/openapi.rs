@@ -1,0 +1,178 @@
+//! The OpenAPI document, made of the route table: what an endpoint is, what it demands and what it can answer stand in
+//! its handler's signature, so the document can't say otherwise.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+use utoipa::{
+    ToSchema as _,
+    openapi::{
+        ComponentsBuilder, ContentBuilder, HeaderBuilder, InfoBuilder, License, ObjectBuilder, OpenApi, OpenApiBuilder,
+        PathItem, Paths, Ref, ResponseBuilder, SecurityRequirement, Type,
+        extensions::ExtensionsBuilder,
+        path::{HttpMethod, OperationBuilder},
+        security::{Http, HttpAuthScheme, SecurityScheme},
+        tag::TagBuilder,
+    },
+};
+
+use crate::{
+    problem::{ErrorCode, Problem},
+    route::{Endpoint, RouteTable},
+};
+
+const TAGS: &[(&str, &str)] = &[
+    ("auth", "Credentials: signing in, refreshing, logging out."),
+    ("me", "Who is calling."),
+    ("tenants", "Odoo databases with what belongs to them."),
+    ("operations", "Long-running pieces of work: their status, progress and errors."),
+    ("system", "What the platform says of itself."),
+];
+
+/// The document.
+#[must_use]
+pub fn document(table: &RouteTable) -> OpenApi {
+    let mut components = ComponentsBuilder::new().security_scheme(
+        "bearer",
+        SecurityScheme::Http(
+            Http::builder()
+                .scheme(HttpAuthScheme::Bearer)
+                .bearer_format("JWT")
+                .description(Some("An access token of `POST /v1/auth/token`."))
+                .build(),
+        ),
+    );
+    let mut schemas = Vec::new();
+    Problem::schemas(&mut schemas);
+    components = components.schema(Problem::name(), <Problem as utoipa::PartialSchema>::schema());
+    for (name, schema) in schemas {
+        components = components.schema(name, schema);
+    }
+    let mut paths = Paths::new();
+    for endpoint in table.endpoints() {
+        for (name, schema) in &endpoint.sketch.schemas {
+            components = components.schema(name, schema.clone());
+        }
+        let item = PathItem::new(method(endpoint), operation(endpoint));
+        match paths.paths.get_mut(endpoint.path) {
+            Some(known) => known.merge_operations(item),
+            None => {
+                paths.paths.insert(endpoint.path.to_owned(), item);
+            }
+        }
+    }
+    OpenApiBuilder::new()
+        .info(
+            InfoBuilder::new()
+                .title("Odoo SaaS Platform")
+                .version(env!("CARGO_PKG_VERSION"))
+                .description(Some(
+                    "Sells Odoo as a service: tenants appear, are billed, backed up, upgraded, suspended and deleted, \
+                     each an Odoo database of its own.\n\nLong work answers 202 with an operation, which \
+                     `GET /v1/operations/{id}?wait=60` waits for. Every error is `application/problem+json`; its \
+                     `code` is stable. Requests with an `Idempotency-Key` may be sent again. Within `/v1` changes only \
+                     add.",
+                ))
+                .license(Some(License::builder().name("Apache-2.0").identifier(Some("Apache-2.0")).build()))
+                .build(),
+        )
+        .paths(paths)
+        .components(Some(components.build()))
+        .tags(Some(TAGS.iter().map(|(name, about)| TagBuilder::new().name(*name).description(Some(*about)).build())))
+        .build()
+}
+
+fn method(endpoint: &Endpoint) -> HttpMethod {
+    match endpoint.method.as_str() {
+        "POST" => HttpMethod::Post,
+        "PUT" => HttpMethod::Put,
+        "PATCH" => HttpMethod::Patch,
+        "DELETE" => HttpMethod::Delete,
+        _ => HttpMethod::Get,
+    }
+}
+
+fn operation(endpoint: &Endpoint) -> utoipa::openapi::path::Operation {
+    let sketch = &endpoint.sketch;
+    let mut operation = OperationBuilder::new()
+        .operation_id(Some(endpoint.operation_id))
+        .tag(endpoint.tag)
+        .summary(Some(endpoint.summary))
+        .description(Some(endpoint.description))
+        .request_body(sketch.request_body.clone());
+    for parameter in &sketch.parameters {
+        operation = operation.parameter(parameter.clone());
+    }
+    operation = match sketch.permission {
+        Some(permission) => operation
+            .security(SecurityRequirement::new::<_, [&str; 0], &str>("bearer", []))
+            .extensions(Some(ExtensionsBuilder::new().add("x-required-permission", permission).build())),
+        // An empty list: no credential.
+        None => operation.securities(Some([])),
+    };
+    for (status, answer) in &sketch.answers {
+        let mut answer = answer.clone();
+        answer.headers.insert("X-Request-Id".to_owned(), request_id_header().into());
+        operation = operation.response(status.to_string(), answer);
+    }
+    let mut by_status: BTreeMap<u16, Vec<ErrorCode>> = BTreeMap::new();
+    for code in &sketch.errors {
+        by_status.entry(code.status().as_u16()).or_default().push(*code);
+    }
+    for (status, codes) in by_status {
+        if !sketch.answers.contains_key(&status) {
+            operation = operation.response(status.to_string(), refusal(&codes));
+        }
+    }
+    operation.build()
+}
+
+/// The answer for errors of one status.
+fn refusal(codes: &[ErrorCode]) -> utoipa::openapi::Response {
+    let description = codes
+        .iter()
+        .map(|code| format!("`{}`: {}.", code.code(), code.title()))
+        .collect::<Vec<_>>()
+        .join(" ");
+    let example = crate::problem::ApiError::new(codes[0]).problem("01934f6e-7a10-7cc0-8d4e-5f60718293a4");
+    let content = ContentBuilder::new()
+        .schema(Some(Ref::from_schema_name(Problem::name())))
+        .example(serde_json::to_value(example).ok())
+        .build();
+    let mut response = ResponseBuilder::new()
+        .description(description)
+        .content("application/problem+json", content)
+        .header("X-Request-Id", request_id_header());
+    if codes.iter().any(|code| [409, 503].contains(&code.status().as_u16())) {
+        response = response.header(
+            "Retry-After",
+            HeaderBuilder::new()
+                .description(Some("Seconds after which another try makes sense."))
+                .schema(Some(ObjectBuilder::new().schema_type(Type::Integer)))
+                .build(),
+        );
+    }
+    if codes[0].status().as_u16() == 401 {
+        response = response.header(
+            "WWW-Authenticate",
+            HeaderBuilder::new()
+                .description(Some("`Bearer`."))
+                .schema(Some(ObjectBuilder::new().schema_type(Type::String)))
+                .build(),
+        );
+    }
+    response.build()
+}
+
+fn request_id_header() -> utoipa::openapi::Header {
+    HeaderBuilder::new()
+        .description(Some("The request's id, as in the logs."))
+        .schema(Some(ObjectBuilder::new().schema_type(Type::String).examples([json!("01934f6e-7a10-7cc0-8d4e-5f60718293a4")])))
+        .build()
+}
+
+/// The document as it is served and committed.
+#[must_use]
+pub fn text(table: &RouteTable) -> String {
+    document(table).to_pretty_json().expect("the document is plain data")
+}

@@ -1,0 +1,166 @@
+//! The route table: the one place from which the router, the OpenAPI document and the tests are made. An endpoint
+//! enters it only with a handler whose first argument is a [`Guard`]: [`Authz`] with a permission, or [`Public`] with a
+//! reason. Clippy forbids actix's own ways of adding a route elsewhere.
+
+mod answer;
+mod extract;
+mod guard;
+mod sketch;
+
+use std::collections::BTreeMap;
+
+use actix_web::{FromRequest, Handler as ActixHandler, Responder, Route, http::Method, web};
+pub use answer::{Accepted, Answer, HasOperation, Html, NoContent, Once, Raw, Reply};
+pub(crate) use answer::respond_as_inner;
+pub use extract::{Body, Id, IdempotencyKey, MaybeBody, Query};
+pub use guard::{Authz, Guard, Public};
+pub use sketch::{Describe, Sketch};
+
+use crate::problem::ApiError;
+
+/// One row of the route table.
+pub struct Endpoint {
+    /// The method.
+    pub method: Method,
+    /// The path, with its parameters in braces.
+    pub path: &'static str,
+    /// Unique; SDKs name their functions after it.
+    pub operation_id: &'static str,
+    /// The group in the documentation.
+    pub tag: &'static str,
+    /// A few words.
+    pub summary: &'static str,
+    /// What it does, for a reader who has only this.
+    pub description: &'static str,
+    /// What the handler's arguments and answer say of themselves.
+    pub sketch: Sketch,
+    route: Box<dyn Fn() -> Route + Send + Sync>,
+}
+
+impl std::fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {} ({})", self.method, self.path, self.operation_id)
+    }
+}
+
+/// An endpoint that has no handler yet.
+#[must_use = "an endpoint is nothing without its handler"]
+#[derive(Debug)]
+pub struct EndpointBuilder {
+    method: Method,
+    path: &'static str,
+    operation_id: &'static str,
+    tag: &'static str,
+    summary: &'static str,
+    description: &'static str,
+}
+
+/// Begins an endpoint.
+pub fn endpoint(method: Method, path: &'static str, operation_id: &'static str) -> EndpointBuilder {
+    EndpointBuilder { method, path, operation_id, tag: "", summary: "", description: "" }
+}
+
+impl EndpointBuilder {
+    /// Groups it in the documentation.
+    pub fn tag(mut self, tag: &'static str) -> Self {
+        self.tag = tag;
+        self
+    }
+
+    /// Says what it does: a few words, then the whole.
+    pub fn about(mut self, summary: &'static str, description: &'static str) -> Self {
+        self.summary = summary;
+        self.description = description;
+        self
+    }
+
+    /// Ends it with its handler, whose first argument guards it.
+    pub fn to<H, Args>(self, handler: H) -> Endpoint
+    where
+        H: Guarded<Args> + Send + Sync,
+    {
+        let Self { method, path, operation_id, tag, summary, description } = self;
+        let mut sketch = Sketch::default();
+        H::describe(&mut sketch);
+        let of_route = method.clone();
+        let route = Box::new(move || handler.clone().route(of_route.clone()));
+        Endpoint { method, path, operation_id, tag, summary, description, sketch, route }
+    }
+}
+
+/// A function that can stand behind an endpoint: its first argument is a guard, the others and its answer describe
+/// themselves.
+pub trait Guarded<Args>: Clone + 'static {
+    /// Adds what the function's signature says to a sketch.
+    fn describe(sketch: &mut Sketch);
+    /// Makes the route.
+    fn route(self, method: Method) -> Route;
+}
+
+macro_rules! guarded {
+    ($($argument:ident)*) => {
+        impl<F, Fut, G, $($argument,)* A> Guarded<(G, $($argument,)*)> for F
+        where
+            F: Fn(G, $($argument),*) -> Fut + ActixHandler<(G, $($argument,)*), Output = Result<A, ApiError>, Future = Fut>,
+            Fut: Future<Output = Result<A, ApiError>> + 'static,
+            G: Guard + FromRequest + 'static,
+            $($argument: Describe + FromRequest + 'static,)*
+            A: Answer + Responder + 'static,
+        {
+            fn describe(sketch: &mut Sketch) {
+                G::describe(sketch);
+                $($argument::describe(sketch);)*
+                A::describe(sketch);
+            }
+
+            #[allow(clippy::disallowed_methods, reason = "the one place where routes are made")]
+            fn route(self, method: Method) -> Route {
+                web::method(method).to(self)
+            }
+        }
+    };
+}
+
+guarded!();
+guarded!(A1);
+guarded!(A1 A2);
+guarded!(A1 A2 A3);
+
+/// Every endpoint of the API.
+#[derive(Debug)]
+pub struct RouteTable(Vec<Endpoint>);
+
+impl RouteTable {
+    /// From the endpoints of all modules.
+    #[must_use]
+    pub fn new(endpoints: Vec<Endpoint>) -> Self {
+        Self(endpoints)
+    }
+
+    /// The rows.
+    pub fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
+        self.0.iter()
+    }
+
+    /// Adds all routes to an application. A path with another method answers 405 with `Allow`.
+    #[allow(clippy::disallowed_methods, reason = "the one place where routes are made")]
+    pub fn configure(&self, config: &mut web::ServiceConfig) {
+        let mut by_path: BTreeMap<&'static str, Vec<&Endpoint>> = BTreeMap::new();
+        for endpoint in &self.0 {
+            by_path.entry(endpoint.path).or_default().push(endpoint);
+        }
+        for (path, endpoints) in by_path {
+            let mut allow: Vec<&str> = endpoints.iter().map(|endpoint| endpoint.method.as_str()).collect();
+            allow.sort_unstable();
+            let allow = allow.join(", ");
+            let mut resource = web::resource(path);
+            for endpoint in endpoints {
+                resource = resource.route((endpoint.route)());
+            }
+            config.service(resource.default_service(web::to(move || {
+                let refusal = ApiError::method_not_allowed(&allow);
+                async move { Err::<&'static str, _>(refusal) }
+            })));
+        }
+    }
+}

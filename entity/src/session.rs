@@ -1,0 +1,20 @@
+//! One sign-in of a user to an organization; its end ends every token that came of it.
+
+use sea_orm::entity::prelude::*;
+
+use crate::id::{OrganizationId, SessionId, UserId};
+
+#[sea_orm::model]
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "sessions")]
+pub struct Model {
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub id: SessionId,
+    pub user_id: UserId,
+    pub organization_id: OrganizationId,
+    pub created_at: DateTimeUtc,
+    pub expires_at: DateTimeUtc,
+    pub ended_at: Option<DateTimeUtc>,
+}
+
+impl ActiveModelBehavior for ActiveModel {}

@@ -1,0 +1,124 @@
+//! The engine's tables. Migrations only add; who may use them is granted by whoever owns the database.
+
+#![allow(elided_lifetimes_in_paths, reason = "the trait declares its methods so")]
+
+use sea_orm_migration::prelude::*;
+
+/// The engine's migrations, oldest first.
+#[must_use]
+pub fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+    vec![Box::new(CreateEngine)]
+}
+
+struct CreateEngine;
+
+impl MigrationName for CreateEngine {
+    fn name(&self) -> &'static str {
+        "m20261125_000001_jobs_create_engine"
+    }
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for CreateEngine {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        manager.get_connection().execute_unprepared(UP).await.map(drop)
+    }
+
+    async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        manager
+            .get_connection()
+            .execute_unprepared("DROP TABLE job_stream, outbox, job_steps, jobs, operations")
+            .await
+            .map(drop)
+    }
+}
+
+const UP: &str = "
+CREATE TABLE operations (
+    id uuid PRIMARY KEY,
+    kind text NOT NULL,
+    scope uuid NOT NULL,
+    target_type text NOT NULL,
+    target_id uuid NOT NULL,
+    status text NOT NULL CHECK (status IN ('queued', 'running', 'succeeded', 'failed', 'cancelled')),
+    percent smallint NOT NULL DEFAULT 0 CHECK (percent BETWEEN 0 AND 100),
+    step text,
+    message text,
+    error_code text,
+    error_message text,
+    error_detail text,
+    attempt integer NOT NULL DEFAULT 0,
+    revision bigint NOT NULL DEFAULT 1,
+    request_id text,
+    cancel_requested_at timestamptz,
+    pivoted_at timestamptz,
+    created_at timestamptz NOT NULL,
+    started_at timestamptz,
+    finished_at timestamptz,
+    updated_at timestamptz NOT NULL,
+    CHECK ((finished_at IS NULL) = (status IN ('queued', 'running')))
+);
+CREATE INDEX operations_by_scope ON operations (scope, created_at DESC, id DESC);
+CREATE INDEX operations_by_age ON operations (created_at DESC, id DESC);
+CREATE INDEX operations_by_target ON operations (target_id, created_at DESC);
+CREATE INDEX operations_unfinished ON operations (kind, created_at) WHERE finished_at IS NULL;
+CREATE INDEX operations_finished ON operations (finished_at) WHERE finished_at IS NOT NULL;
+
+CREATE TABLE jobs (
+    operation_id uuid PRIMARY KEY REFERENCES operations (id) ON DELETE CASCADE,
+    kind text NOT NULL,
+    version integer NOT NULL,
+    input jsonb NOT NULL,
+    serial_key text,
+    holds_key boolean NOT NULL DEFAULT false,
+    state text NOT NULL CHECK (state IN ('ready', 'leased', 'blocked', 'finished', 'dead')),
+    due_at timestamptz NOT NULL,
+    announced_at timestamptz,
+    lease_epoch bigint NOT NULL DEFAULT 0,
+    lease_owner text,
+    attempts integer NOT NULL DEFAULT 0,
+    position integer NOT NULL DEFAULT 0,
+    ending text CHECK (ending IN ('failed', 'cancelled')),
+    created_at timestamptz NOT NULL,
+    CHECK (NOT holds_key OR serial_key IS NOT NULL),
+    CHECK (NOT holds_key OR state IN ('ready', 'leased'))
+);
+-- One job at a time holds a key.
+CREATE UNIQUE INDEX jobs_key_holder ON jobs (serial_key) WHERE holds_key;
+-- Who is busy with a key, and who waits for it.
+CREATE INDEX jobs_by_key ON jobs (serial_key, operation_id)
+    WHERE serial_key IS NOT NULL AND state IN ('ready', 'leased', 'blocked');
+CREATE INDEX jobs_blocked ON jobs (operation_id) WHERE state = 'blocked';
+-- What must be announced (again): the sweeper's three questions.
+CREATE INDEX jobs_unannounced ON jobs (due_at) WHERE state = 'ready' AND announced_at IS NULL;
+CREATE INDEX jobs_announced ON jobs (announced_at) WHERE state = 'ready' AND announced_at IS NOT NULL;
+CREATE INDEX jobs_leases ON jobs (due_at) WHERE state = 'leased';
+
+CREATE TABLE job_steps (
+    operation_id uuid NOT NULL REFERENCES operations (id) ON DELETE CASCADE,
+    position integer NOT NULL,
+    name text NOT NULL,
+    status text NOT NULL CHECK (status IN ('done', 'failed', 'undone')),
+    attempt integer NOT NULL DEFAULT 1,
+    output jsonb,
+    started_at timestamptz NOT NULL,
+    finished_at timestamptz NOT NULL,
+    error_code text,
+    error_message text,
+    error_detail text,
+    PRIMARY KEY (operation_id, position)
+);
+
+CREATE TABLE outbox (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    operation_id uuid NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now()
+);
+
+-- Which Redis the announcements went to: one row.
+CREATE TABLE job_stream (
+    singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
+    mark text NOT NULL,
+    seen_at timestamptz NOT NULL DEFAULT now()
+);
+";

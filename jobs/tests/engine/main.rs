@@ -1,0 +1,12 @@
+//! The engine against a real Postgres and a real Redis.
+//!
+//! `TEST_DATABASE_URL`: a role that may create databases; each test makes one of its own. `TEST_REDIS_URL`: shared; each
+//! test has keys of its own.
+
+mod crash;
+mod kinds;
+mod lifecycle;
+mod serial;
+mod stream;
+mod support;
+mod watch;

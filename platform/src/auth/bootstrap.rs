@@ -1,0 +1,126 @@
+//! The first start: the root organization and its owner, the key that signs tokens, the first pool and template. Two
+//! processes that start at once make one of each.
+
+use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _, path::Path};
+
+use entity::{
+    database_server,
+    id::{DatabaseServerId, OrganizationId, UserId},
+    membership, organization, organization_ancestor, signing_key, user,
+    values::Role,
+};
+use sea_orm::{DatabaseTransaction, 
+    ActiveValue::Set, ColumnTrait as _, ConnectionTrait, DatabaseConnection, EntityTrait as _, PaginatorTrait as _,
+    QueryFilter as _, TransactionTrait as _,
+};
+use secrecy::{ExposeSecret as _, SecretString};
+
+use super::{password, tokens};
+use crate::{error::Error, pools, seal::MasterKey};
+
+/// Held while the first rows are made.
+const BOOTSTRAP_LOCK: i64 = 0x626f_6f74_7374_7261;
+
+/// What the first start is told.
+#[derive(Debug)]
+pub struct Bootstrap<'s> {
+    /// The first owner's e-mail address.
+    pub email: &'s str,
+    /// Its password; one is generated where none is given.
+    pub password: Option<&'s SecretString>,
+    /// Where a generated one is written, with mode 0600.
+    pub password_out: &'s Path,
+    /// How many tenants the first pool may hold.
+    pub pool_capacity: i32,
+}
+
+/// Makes what is missing. Later starts find everything and change nothing.
+///
+/// # Errors
+/// The database doesn't answer, or the file for a generated password can't be written; then nothing has been made.
+pub async fn bootstrap(database: &DatabaseConnection, master: &MasterKey, new: &Bootstrap<'_>) -> Result<(), Error> {
+    let transaction = database.begin().await?;
+    transaction.execute_unprepared(&format!("SELECT pg_advisory_xact_lock({BOOTSTRAP_LOCK})")).await?;
+    if signing_key::Entity::find().count(&transaction).await? == 0 {
+        tokens::create_signing_key(&transaction, master).await?;
+    }
+    let root = organization::Entity::find().filter(organization::Column::ParentId.is_null()).one(&transaction).await?;
+    match root {
+        None => create_root(&transaction, master, new).await?,
+        Some(_) => pools::prepare_again(&transaction).await?,
+    }
+    transaction.commit().await?;
+    Ok(())
+}
+
+async fn create_root(
+    transaction: &DatabaseTransaction,
+    master: &MasterKey,
+    new: &Bootstrap<'_>,
+) -> Result<(), Error> {
+    let (root, owner, server, now) = (OrganizationId::new(), UserId::new(), DatabaseServerId::new(), chrono::Utc::now());
+    let chosen = match new.password {
+        Some(password) => password.clone(),
+        None => {
+            let generated = password::generate();
+            write_once(new.password_out, generated.expose_secret()).map_err(|error| {
+                Error::Internal(format!("BOOTSTRAP_PASSWORD_OUT: can't write {}: {error}", new.password_out.display()))
+            })?;
+            generated
+        }
+    };
+    organization::Entity::insert(organization::ActiveModel {
+        id: Set(root),
+        parent_id: Set(None),
+        name: Set("Platform".to_owned()),
+        created_at: Set(now),
+        updated_at: Set(now),
+    })
+    .exec(transaction)
+    .await?;
+    organization_ancestor::Entity::insert(organization_ancestor::ActiveModel {
+        organization_id: Set(root),
+        ancestor_id: Set(root),
+    })
+    .exec_without_returning(transaction)
+    .await?;
+    user::Entity::insert(user::ActiveModel {
+        id: Set(owner),
+        email: Set(new.email.to_owned()),
+        name: Set("Owner".to_owned()),
+        password_hash: Set(password::hash(chosen).await?),
+        created_at: Set(now),
+        updated_at: Set(now),
+    })
+    .exec(transaction)
+    .await?;
+    membership::Entity::insert(membership::ActiveModel {
+        user_id: Set(owner),
+        organization_id: Set(root),
+        role: Set(Role::Owner),
+        created_at: Set(now),
+    })
+    .exec_without_returning(transaction)
+    .await?;
+    database_server::Entity::insert(database_server::ActiveModel {
+        id: Set(server),
+        name: Set("default".to_owned()),
+        created_at: Set(now),
+    })
+    .exec(transaction)
+    .await?;
+    pools::create_first(transaction, master, root, server, new.pool_capacity).await
+}
+
+/// Writes a file that only its owner can read. A leftover of a start that failed before its commit is replaced.
+fn write_once(path: &Path, text: &str) -> std::io::Result<()> {
+    let part = path.with_extension("part");
+    match std::fs::remove_file(&part) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part)?;
+    writeln!(file, "{text}")?;
+    file.sync_all()?;
+    std::fs::rename(&part, path)
+}

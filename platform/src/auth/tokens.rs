@@ -1,0 +1,182 @@
+//! Access tokens: EdDSA JWTs of 15 minutes. A token says who signed in, to which organization and with which role at
+//! that time; whether that still holds is asked of the database on each request, so a token is never the last word.
+
+use std::collections::HashMap;
+
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
+use base64::Engine as _;
+use chrono::{DateTime, Utc};
+use entity::{
+    id::{OrganizationId, SessionId, UserId},
+    signing_key,
+    values::Role,
+};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use secrecy::{ExposeSecret as _, SecretSlice};
+use sea_orm::{ActiveValue::Set, ConnectionTrait, EntityTrait as _};
+use serde::{Deserialize, Serialize};
+
+use crate::{error::Error, seal::MasterKey};
+
+/// How long an access token is good for.
+pub const ACCESS_TOKEN_SECONDS: i64 = 900;
+
+/// Who the tokens are for, and who makes them.
+const ISSUER: &str = "odoo-saas-platform";
+const AUDIENCE: &str = "odoo-saas-platform-api";
+
+/// The claims of an access token.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Claims {
+    /// Who made it.
+    pub iss: String,
+    /// Whom it is for.
+    pub aud: String,
+    /// The user.
+    pub sub: UserId,
+    /// The organization that was signed in to.
+    pub org: OrganizationId,
+    /// The role at that time; the effective one is the lower of this and the present one.
+    pub role: Role,
+    /// The session.
+    pub sid: SessionId,
+    /// When it ends, in seconds since 1970.
+    pub exp: i64,
+    /// When it was made.
+    pub iat: i64,
+    /// An id of its own.
+    pub jti: String,
+}
+
+/// One public key in JWK form (RFC 8037).
+#[derive(Debug, Clone, Serialize)]
+pub struct Jwk {
+    /// `OKP`.
+    pub kty: &'static str,
+    /// `Ed25519`.
+    pub crv: &'static str,
+    /// `sig`.
+    #[serde(rename = "use")]
+    pub usage: &'static str,
+    /// `EdDSA`.
+    pub alg: &'static str,
+    /// The key's id.
+    pub kid: String,
+    /// The public key.
+    pub x: String,
+}
+
+/// The keys that sign and verify access tokens.
+pub struct TokenKeys {
+    signing: (String, EncodingKey),
+    verifying: HashMap<String, (DecodingKey, Jwk)>,
+    validation: Validation,
+}
+
+impl std::fmt::Debug for TokenKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TokenKeys").field("signing", &self.signing.0).finish_non_exhaustive()
+    }
+}
+
+impl TokenKeys {
+    /// Loads the keys from the database. The newest that may still sign is the one that signs.
+    ///
+    /// # Errors
+    /// The database doesn't answer, holds no key, or the master key doesn't open it.
+    pub async fn load(database: &impl ConnectionTrait, master: &MasterKey, now: DateTime<Utc>) -> Result<Self, Error> {
+        let mut rows = signing_key::Entity::find().all(database).await?;
+        rows.retain(|row| row.verifies_until.is_none_or(|until| until > now));
+        rows.sort_by_key(|row| std::cmp::Reverse(row.created_at));
+        let signer = rows
+            .iter()
+            .find(|row| row.signs_until.is_none_or(|until| until > now))
+            .ok_or_else(|| Error::internal("there is no key that signs access tokens"))?;
+        let private = master.open(&signer.kid, &signer.private_key_sealed)?;
+        let signing = (signer.kid.clone(), EncodingKey::from_ed_der(private.expose_secret()));
+        let verifying = rows
+            .into_iter()
+            .map(|row| {
+                let x = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(&row.public_key);
+                let key = DecodingKey::from_ed_components(&x).map_err(Error::internal)?;
+                let jwk = Jwk { kty: "OKP", crv: "Ed25519", usage: "sig", alg: "EdDSA", kid: row.kid.clone(), x };
+                Ok((row.kid, (key, jwk)))
+            })
+            .collect::<Result<_, Error>>()?;
+        let mut validation = Validation::new(Algorithm::EdDSA);
+        validation.set_issuer(&[ISSUER]);
+        validation.set_audience(&[AUDIENCE]);
+        validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
+        validation.leeway = 0;
+        Ok(Self { signing, verifying, validation })
+    }
+
+    /// Signs a token.
+    ///
+    /// # Errors
+    /// The key can't sign, which only a damaged one can't.
+    pub fn sign(
+        &self,
+        user: UserId,
+        organization: OrganizationId,
+        role: Role,
+        session: SessionId,
+        now: DateTime<Utc>,
+    ) -> Result<String, Error> {
+        let iat = now.timestamp();
+        let claims = Claims {
+            iss: ISSUER.to_owned(),
+            aud: AUDIENCE.to_owned(),
+            sub: user,
+            org: organization,
+            role,
+            sid: session,
+            exp: iat + ACCESS_TOKEN_SECONDS,
+            iat,
+            jti: uuid::Uuid::new_v4().simple().to_string(),
+        };
+        let header = Header { kid: Some(self.signing.0.clone()), ..Header::new(Algorithm::EdDSA) };
+        jsonwebtoken::encode(&header, &claims, &self.signing.1).map_err(Error::internal)
+    }
+
+    /// Checks a token's signature, algorithm, issuer, audience and time.
+    ///
+    /// # Errors
+    /// [`Error::Unauthenticated`]: it is not one of ours, or has ended.
+    pub fn verify(&self, token: &str) -> Result<Claims, Error> {
+        let header = jsonwebtoken::decode_header(token).map_err(|_| Error::Unauthenticated)?;
+        let (key, _) = header.kid.and_then(|kid| self.verifying.get(&kid)).ok_or(Error::Unauthenticated)?;
+        jsonwebtoken::decode::<Claims>(token, key, &self.validation)
+            .map(|token| token.claims)
+            .map_err(|_| Error::Unauthenticated)
+    }
+
+    /// The public keys, for those who check our tokens themselves.
+    #[must_use]
+    pub fn public_keys(&self) -> Vec<Jwk> {
+        let mut keys: Vec<Jwk> = self.verifying.values().map(|(_, jwk)| jwk.clone()).collect();
+        keys.sort_by(|a, b| a.kid.cmp(&b.kid));
+        keys
+    }
+}
+
+/// Makes a key pair and stores it, its private half sealed.
+///
+/// # Errors
+/// The database doesn't answer.
+pub async fn create_signing_key(database: &impl ConnectionTrait, master: &MasterKey) -> Result<(), Error> {
+    let pair = Ed25519KeyPair::generate().map_err(Error::internal)?;
+    let private: SecretSlice<u8> = pair.to_pkcs8().map_err(Error::internal)?.as_ref().to_vec().into();
+    let kid = uuid::Uuid::new_v4().simple().to_string();
+    signing_key::Entity::insert(signing_key::ActiveModel {
+        private_key_sealed: Set(master.seal(&kid, private.expose_secret())),
+        kid: Set(kid),
+        public_key: Set(pair.public_key().as_ref().to_vec()),
+        created_at: Set(Utc::now()),
+        signs_until: Set(None),
+        verifies_until: Set(None),
+    })
+    .exec(database)
+    .await?;
+    Ok(())
+}

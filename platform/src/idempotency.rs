@@ -1,0 +1,120 @@
+//! A POST with an `Idempotency-Key` is carried out once: the key is claimed by an advisory lock and stored, with what
+//! was answered, in the transaction of the effect. A failed request stores nothing and may be sent again.
+
+use entity::idempotency_record;
+use sea_orm::{
+    ActiveValue::Set, ColumnTrait as _, ConnectionTrait as _, DatabaseTransaction, EntityTrait as _, QueryFilter as _,
+    Statement, TransactionTrait as _,
+};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::{Platform, caller::Identity, error::Error};
+
+/// How long an answer is kept.
+const KEPT_HOURS: i64 = 24;
+
+/// A key and the request that it was sent with.
+#[derive(Debug, Clone)]
+pub struct Once {
+    /// What the client calls the request.
+    pub key: String,
+    /// Hash of method, path and body.
+    pub request_hash: Vec<u8>,
+}
+
+/// What became of a request.
+#[derive(Debug)]
+pub enum Effect<T> {
+    /// It was carried out now.
+    Done(T),
+    /// It was carried out before; this is what was recorded then.
+    Replayed(Value),
+}
+
+impl Platform {
+    /// Carries out `work` in a transaction, once for each key of a credential. `record` says what a replay answers,
+    /// and must leave secrets out.
+    ///
+    /// # Errors
+    /// [`Error::IdempotencyInFlight`], [`Error::IdempotencyKeyReused`], or whatever `work` fails with; then nothing
+    /// has been changed.
+    pub async fn once<T>(
+        &self,
+        credential: Uuid,
+        once: Option<&Once>,
+        work: impl AsyncFnOnce(&DatabaseTransaction) -> Result<T, Error>,
+        record: impl FnOnce(&T) -> Value,
+    ) -> Result<Effect<T>, Error> {
+        let transaction = self.database().begin().await?;
+        if let Some(once) = once {
+            let claimed = transaction
+                .query_one_raw(Statement::from_sql_and_values(
+                    sea_orm::DbBackend::Postgres,
+                    "SELECT pg_try_advisory_xact_lock(hashtextextended($1, 0)) AS claimed",
+                    [format!("idempotency:{credential}:{}", once.key).into()],
+                ))
+                .await?
+                .ok_or_else(|| Error::internal("no answer to a lock"))?
+                .try_get::<bool>("", "claimed")?;
+            if !claimed {
+                return Err(Error::IdempotencyInFlight);
+            }
+            let known = idempotency_record::Entity::find_by_id((credential, once.key.clone())).one(&transaction).await?;
+            if let Some(known) = known {
+                if known.created_at > chrono::Utc::now() - chrono::Duration::hours(KEPT_HOURS) {
+                    return if known.request_hash == once.request_hash {
+                        Ok(Effect::Replayed(known.answer))
+                    } else {
+                        Err(Error::IdempotencyKeyReused)
+                    };
+                }
+                idempotency_record::Entity::delete_by_id((credential, once.key.clone())).exec(&transaction).await?;
+            }
+        }
+        let done = work(&transaction).await?;
+        if let Some(once) = once {
+            idempotency_record::Entity::insert(idempotency_record::ActiveModel {
+                credential_id: Set(credential),
+                key: Set(once.key.clone()),
+                request_hash: Set(once.request_hash.clone()),
+                answer: Set(record(&done)),
+                created_at: Set(chrono::Utc::now()),
+            })
+            .exec(&transaction)
+            .await?;
+        }
+        transaction.commit().await?;
+        Ok(Effect::Done(done))
+    }
+
+    /// Forgets answers that are too old to be replayed.
+    ///
+    /// # Errors
+    /// The database doesn't answer.
+    pub async fn forget_old_answers(&self) -> Result<u64, Error> {
+        let deleted = idempotency_record::Entity::delete_many()
+            .filter(idempotency_record::Column::CreatedAt.lt(chrono::Utc::now() - chrono::Duration::hours(KEPT_HOURS)))
+            .exec(self.database())
+            .await?;
+        Ok(deleted.rows_affected)
+    }
+}
+
+impl<P: crate::permissions::Permission> crate::caller::Caller<P> {
+    /// Carries out `work` once for each idempotency key of the caller's: see [`Platform::once`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn once<T>(
+        &self,
+        once: Option<&Once>,
+        work: impl AsyncFnOnce(&DatabaseTransaction) -> Result<T, Error>,
+        record: impl FnOnce(&T) -> Value,
+    ) -> Result<Effect<T>, Error> {
+        // The credential is the user in its organization: a refreshed session is no new client.
+        let Identity { user, organization, .. } = self.identity();
+        let credential = Uuid::from_u128(user.0.as_u128() ^ organization.0.as_u128().rotate_left(64));
+        self.platform().once(credential, once, work, record).await
+    }
+}

@@ -1,0 +1,125 @@
+//! The rules of the platform: who may do what, what a tenant is and how it lives, what an operation means to its owner.
+//! Holds no HTTP (that is `api`'s) and nothing that touches an Odoo (that is `odoo`'s, called by `worker`).
+
+pub mod auth;
+pub mod caller;
+pub mod error;
+pub mod idempotency;
+pub mod operations;
+pub mod paging;
+pub mod permissions;
+pub mod pools;
+pub mod seal;
+pub mod settings;
+pub mod tenants;
+pub mod text;
+
+use std::{
+    sync::{Arc, RwLock},
+    time::Duration,
+};
+
+use auth::TokenKeys;
+pub use entity::{self, id, values};
+use error::Error;
+use paging::PageTokens;
+use seal::MasterKey;
+use sea_orm::{ConnectOptions, Database, DatabaseConnection};
+use secrecy::{ExposeSecret as _, SecretString};
+use settings::Domains;
+
+/// What all of the rules stand on. One for each process.
+#[derive(Debug)]
+pub struct Platform {
+    database: DatabaseConnection,
+    master: MasterKey,
+    domains: Domains,
+    page_tokens: PageTokens,
+    token_keys: RwLock<Arc<TokenKeys>>,
+}
+
+impl Platform {
+    /// Opens the platform on a database that has been migrated and bootstrapped.
+    ///
+    /// # Errors
+    /// The database doesn't answer, or its keys don't open with the master key.
+    pub async fn open(database: DatabaseConnection, master: MasterKey, domains: Domains) -> Result<Arc<Self>, Error> {
+        let token_keys = TokenKeys::load(&database, &master, chrono::Utc::now()).await?;
+        let page_tokens = PageTokens::new(&master);
+        Ok(Arc::new(Self { database, master, domains, page_tokens, token_keys: RwLock::new(Arc::new(token_keys)) }))
+    }
+
+    /// The keys that sign and verify access tokens.
+    #[must_use]
+    pub fn token_keys(&self) -> Arc<TokenKeys> {
+        self.token_keys.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    /// Public names.
+    #[must_use]
+    pub fn domains(&self) -> &Domains {
+        &self.domains
+    }
+
+    /// Whether the database answers, within two seconds.
+    ///
+    /// # Errors
+    /// It doesn't.
+    pub async fn ping_database(&self) -> Result<(), Error> {
+        match tokio::time::timeout(Duration::from_secs(2), self.database.ping()).await {
+            Ok(answer) => Ok(answer?),
+            Err(late) => Err(Error::Unavailable {
+                part: "the database",
+                retry_after: Duration::from_secs(2),
+                source: Box::new(late),
+            }),
+        }
+    }
+
+    pub(crate) fn database(&self) -> &DatabaseConnection {
+        &self.database
+    }
+
+    pub(crate) fn master(&self) -> &MasterKey {
+        &self.master
+    }
+
+    pub(crate) fn page_tokens(&self) -> &PageTokens {
+        &self.page_tokens
+    }
+}
+
+/// Connects to the control plane's database. Every wait for it has an end.
+///
+/// # Errors
+/// It doesn't answer.
+pub async fn connect(url: &SecretString, name: &str, connections: u32) -> Result<DatabaseConnection, Error> {
+    let mut options = ConnectOptions::new(url.expose_secret());
+    let name = name.to_owned();
+    options
+        .max_connections(connections)
+        .min_connections(1)
+        .acquire_timeout(Duration::from_secs(5))
+        .connect_timeout(Duration::from_secs(5))
+        .idle_timeout(Duration::from_secs(300))
+        .sqlx_logging(false)
+        .test_before_acquire(false)
+        .map_sqlx_postgres_opts(move |postgres| {
+            // A statement that outlives its client, or a lock that isn't given, must not hold a connection for ever.
+            postgres.application_name(&name).options([
+                ("statement_timeout", "15s"),
+                ("lock_timeout", "5s"),
+                ("idle_in_transaction_session_timeout", "30s"),
+            ])
+        });
+    Ok(Database::connect(options).await?)
+}
+
+/// Brings the control plane's database up to date, as the role that owns its tables.
+///
+/// # Errors
+/// The database doesn't answer, or a migration failed; then nothing of it has been done.
+pub async fn migrate(url: &SecretString) -> Result<(), Error> {
+    let database = Database::connect(ConnectOptions::new(url.expose_secret()).max_connections(1).sqlx_logging(false).to_owned()).await?;
+    Ok(migration::migrate(&database).await?)
+}

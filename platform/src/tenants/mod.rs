@@ -1,0 +1,119 @@
+//! Tenants: creating, reading, deleting them. What each status permits stands in [`lifecycle`].
+
+mod create;
+mod delete;
+pub mod lifecycle;
+mod password;
+mod placement;
+
+use std::collections::BTreeMap;
+
+pub use create::{AdminAccount, Created, DEFAULT_ODOO_VERSION, NewTenant};
+pub use entity::tenant::Model as TenantRow;
+use entity::{
+    id::TenantId,
+    tenant,
+    values::TenantStatus,
+};
+pub use password::{PasswordChange, Sealed as SealedPassword, chosen_password};
+use sea_orm::{DatabaseTransaction, ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _};
+use serde::Serialize;
+
+use crate::{Platform, caller::Identity, error::Error, operations::OperationRow, paging::Page};
+
+/// Which tenants a list shows.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct TenantFilter {
+    /// With this status.
+    pub status: Option<TenantStatus>,
+    /// With this slug.
+    pub slug: Option<String>,
+}
+
+/// A tenant and the operation that works on it.
+#[derive(Debug)]
+pub struct TenantOperation {
+    /// The tenant.
+    pub tenant: TenantRow,
+    /// The operation.
+    pub operation: OperationRow,
+}
+
+/// The tenants that a caller can see: those of its organization and of the ones below.
+#[derive(Debug)]
+pub struct Tenants<'c> {
+    platform: &'c Platform,
+    identity: &'c Identity,
+}
+
+impl<'c> Tenants<'c> {
+    pub(crate) fn new(platform: &'c Platform, identity: &'c Identity) -> Self {
+        Self { platform, identity }
+    }
+
+    fn visible(&self) -> sea_orm::Select<tenant::Entity> {
+        tenant::Entity::find().filter(self.identity.sees("tenants.organization_id"))
+    }
+
+    /// One tenant.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub async fn get(&self, id: TenantId) -> Result<TenantRow, Error> {
+        self.visible().filter(tenant::Column::Id.eq(id)).one(self.platform.database()).await?.ok_or(Error::NotFound)
+    }
+
+    /// One tenant, locked against other changes until the transaction ends.
+    async fn lock(&self, transaction: &DatabaseTransaction, id: TenantId) -> Result<TenantRow, Error> {
+        self.visible().filter(tenant::Column::Id.eq(id)).lock_exclusive().one(transaction).await?.ok_or(Error::NotFound)
+    }
+
+    /// A page, newest first.
+    ///
+    /// # Errors
+    /// [`Error::InvalidPageToken`].
+    pub async fn list(
+        &self,
+        filter: &TenantFilter,
+        limit: u32,
+        page_token: Option<&str>,
+    ) -> Result<Page<TenantRow>, Error> {
+        let list = ("tenants", filter);
+        let mut query = self.visible();
+        if let Some(status) = filter.status {
+            query = query.filter(tenant::Column::Status.eq(status));
+        }
+        if let Some(slug) = &filter.slug {
+            query = query.filter(tenant::Column::Slug.eq(slug.as_str()));
+        }
+        if let Some(token) = page_token {
+            let after = self.platform.page_tokens().read(self.identity, &list, token)?;
+            query = query.filter(tenant::Column::Id.lt(after));
+        }
+        let rows =
+            query.order_by_desc(tenant::Column::Id).limit(u64::from(limit) + 1).all(self.platform.database()).await?;
+        Ok(self.platform.page_tokens().page(self.identity, &list, limit, rows, |row| row.id.0))
+    }
+}
+
+/// A tenant, for the worker, which sees all.
+///
+/// # Errors
+/// The database doesn't answer.
+pub async fn find(database: &impl sea_orm::ConnectionTrait, id: TenantId) -> Result<Option<TenantRow>, Error> {
+    Ok(tenant::Entity::find_by_id(id).one(database).await?)
+}
+
+/// A tenant's labels, as they were given.
+#[must_use]
+pub fn labels(row: &TenantRow) -> BTreeMap<String, String> {
+    serde_json::from_value(row.labels.clone()).unwrap_or_default()
+}
+
+fn enqueue_error(error: jobs::EnqueueError) -> Error {
+    match error {
+        jobs::EnqueueError::Busy { operation_id } => Error::TenantBusy(operation_id.into()),
+        jobs::EnqueueError::Input(error) => Error::internal(error),
+        jobs::EnqueueError::Database(error) => error.into(),
+    }
+}

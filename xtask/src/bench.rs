@@ -1,0 +1,68 @@
+//! `cargo xtask bench`: benchmarks in release mode, against an instance of their own that is removed after.
+
+use std::process::{ExitCode, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+
+use crate::build::{self, Profile};
+use crate::install::Purpose;
+use crate::instance::{Instance, Name};
+use crate::up::{self, Extent};
+use crate::{down, exec, interrupt, screen, test};
+
+/// Longest time of a benchmark.
+const DEADLINE: Duration = Duration::from_secs(2 * 3600);
+
+/// Runs the command.
+pub(crate) fn command(names: &[String]) -> Result<ExitCode> {
+    interrupt::watch()?;
+    let mut instance = Instance::open(Name::Bench)?;
+    let outcome = run(&mut instance, names);
+    let interrupted = interrupt::requested();
+    interrupt::clear();
+    if let Err(error) = &outcome
+        && !interrupted
+    {
+        // Before the logs it quotes are removed.
+        screen::failure(error);
+    }
+    if instance.exists() {
+        down::take_down(&instance, true)?;
+    }
+    if interrupted {
+        screen::say("interrupted");
+        return Ok(ExitCode::from(130));
+    }
+    Ok(if outcome.is_ok_and(|success| success) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn run(instance: &mut Instance, names: &[String]) -> Result<bool> {
+    if instance.exists() {
+        // A run that was killed left it.
+        down::take_down(instance, true)?;
+    }
+    instance.ports.move_taken();
+    let facts = up::bring_up(instance, Purpose::Test, Profile::Release, Extent::Platform)?;
+    let mut command = build::cargo(instance);
+    command.args([
+        "run",
+        "--release",
+        "--quiet",
+        "--package",
+        "tests",
+        "--bin",
+        "bench",
+        "--",
+    ]);
+    command
+        .args(names)
+        .envs(test::variables(instance, &facts)?)
+        .stdin(Stdio::null());
+    let mut child = interrupt::spawn(&mut command).context("cannot start cargo")?;
+    Ok(exec::wait(&mut child, "the benchmark", DEADLINE)?.success())
+}
