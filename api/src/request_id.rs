@@ -4,7 +4,7 @@
 use std::{panic::AssertUnwindSafe, rc::Rc, time::Instant};
 
 use actix_web::{
-    Error, HttpMessage as _, HttpRequest, HttpResponse, ResponseError as _,
+    Error, HttpMessage as _, HttpRequest, HttpResponse,
     body::{BoxBody, EitherBody, MessageBody},
     dev::{Service, ServiceRequest, ServiceResponse, Transform},
     http::header::{self, HeaderName, HeaderValue},
@@ -104,19 +104,18 @@ where
         let (service, metrics) = (self.service.clone(), self.metrics.clone());
         let id = request.headers().get(&HEADER).and_then(RequestId::accepted).unwrap_or_else(RequestId::new);
         request.extensions_mut().insert(id.clone());
-        let kept = request.request().clone();
         Box::pin(async move {
             let outcome = AssertUnwindSafe(service.call(request)).catch_unwind().await;
             let response = match outcome {
-                Ok(Ok(response)) => response.map_into_left_body(),
-                Ok(Err(error)) => ServiceResponse::new(kept, error.error_response()).map_into_right_body(),
+                Ok(response) => response?,
+                // Handlers' own panics are caught where routes are made; this is for what stands before them. The
+                // request is gone with the panic, so this answer lacks its id.
                 Err(_) => {
-                    tracing::error!(request_id = id.as_str(), "a handler panicked");
-                    let refusal = ApiError::new(ErrorCode::Internal).error_response();
-                    ServiceResponse::new(kept, refusal).map_into_right_body()
+                    tracing::error!(request_id = id.as_str(), "a request's preparation panicked");
+                    return Err(ApiError::new(ErrorCode::Internal).into());
                 }
             };
-            let mut response = with_problem(response, &id);
+            let mut response = with_problem(response.map_into_left_body(), &id);
             if let Ok(value) = HeaderValue::from_str(id.as_str()) {
                 response.headers_mut().insert(HEADER, value);
             }

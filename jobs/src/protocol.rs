@@ -57,21 +57,22 @@ pub enum ClaimVerdict {
     Take,
     /// Another worker holds it, or it is not due: this entry is a duplicate; whatever comes later has its own.
     Duplicate,
-    /// Its serial key is another job's: wait for that one's end.
+    /// Its serial key is another job's, or another's turn comes first: wait for that one's end.
     KeyTaken,
     /// It is over.
     Over,
 }
 
 /// Whether a job may be claimed. `due` is by Postgres's clock: `due_at` of a ready job is when it may run, of a leased
-/// one when its lease ends, so one rule serves both the claim and the theft.
+/// one when its lease ends, so one rule serves both the claim and the theft. `key_taken`: another job
+/// holds the serial key, or is ahead in its line.
 #[must_use]
-pub const fn claim(state: JobState, due: bool, key_held_by_other: bool) -> ClaimVerdict {
+pub const fn claim(state: JobState, due: bool, key_taken: bool) -> ClaimVerdict {
     match state {
         JobState::Finished | JobState::Dead => ClaimVerdict::Over,
         JobState::Blocked => ClaimVerdict::Duplicate,
         JobState::Ready | JobState::Leased if !due => ClaimVerdict::Duplicate,
-        JobState::Ready if key_held_by_other => ClaimVerdict::KeyTaken,
+        JobState::Ready if key_taken => ClaimVerdict::KeyTaken,
         JobState::Ready | JobState::Leased => ClaimVerdict::Take,
     }
 }

@@ -123,7 +123,7 @@ impl Watcher {
                         tracing::warn!("not subscribed to changes any more; polling");
                     }
                     Err(error) => {
-                        tracing::warn!(error = chain(&error), "can't subscribe to changes; polling")
+                        tracing::warn!(error = chain(&error), "can't subscribe to changes; polling");
                     }
                 }
                 self.hub.subscribed.store(false, Ordering::Release);

@@ -62,6 +62,8 @@ impl Default for WorkerOptions {
     }
 }
 
+type Kinds = BTreeMap<(&'static str, i32), Arc<dyn Runnable>>;
+
 /// Tells of changes without waiting for Redis.
 #[derive(Clone)]
 pub(crate) struct Changes(mpsc::Sender<(Uuid, i64)>);
@@ -79,7 +81,7 @@ impl Changes {
 pub struct Worker {
     db: DatabaseConnection,
     bell: Bell,
-    kinds: Arc<BTreeMap<(&'static str, i32), Arc<dyn Runnable>>>,
+    kinds: Arc<Kinds>,
     /// `kind:version` to its first step.
     known: Json,
     options: WorkerOptions,
@@ -228,26 +230,39 @@ impl Worker {
     }
 
     async fn drain(&self, leases: &Leases, jobs: &mut JoinSet<()>) {
-        let all = async |jobs: &mut JoinSet<()>| while jobs.join_next().await.is_some() {};
-        if tokio::time::timeout(self.options.drain, all(jobs)).await.is_ok() {
+        if ended(jobs, self.options.drain).await {
             return;
         }
         tracing::info!(jobs = jobs.len(), "asking jobs to stop");
-        leases.each(|lease| lease.halt.cancel());
-        if tokio::time::timeout(self.options.grace, all(jobs)).await.is_ok() {
-            return;
+        let patience = Instant::now();
+        while patience.elapsed() < self.options.grace {
+            // Again each time: a claim may still have been on its way.
+            leases.each(|lease| lease.halt.cancel());
+            if ended(jobs, Duration::from_millis(100)).await {
+                return;
+            }
         }
         tracing::warn!(jobs = jobs.len(), "dropping jobs that did not stop");
-        leases.each(|lease| lease.kill.cancel());
-        all(jobs).await;
+        loop {
+            leases.each(|lease| lease.kill.cancel());
+            if ended(jobs, Duration::from_millis(100)).await {
+                return;
+            }
+        }
     }
+}
+
+/// Whether all jobs' tasks ended within a time.
+async fn ended(jobs: &mut JoinSet<()>, within: Duration) -> bool {
+    let all = async { while jobs.join_next().await.is_some() {} };
+    tokio::time::timeout(within, all).await.is_ok()
 }
 
 /// What each job's task needs.
 pub(crate) struct Hand {
     engine: Engine,
     bell: Bell,
-    kinds: Arc<BTreeMap<(&'static str, i32), Arc<dyn Runnable>>>,
+    kinds: Arc<Kinds>,
     known: Json,
     leases: Arc<Leases>,
     options: WorkerOptions,

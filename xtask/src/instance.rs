@@ -226,7 +226,7 @@ fn link(link: &Path, target: &Path) -> Result<()> {
                 target.display()
             )
         }
-        Ok(_) => fs::remove_file(link)?,
+        Ok(_) => fs::remove_file(link).with_context(|| format!("cannot replace {}", link.display()))?,
         Err(_) => {}
     }
     std::os::unix::fs::symlink(target, link).with_context(|| format!("cannot link {}", link.display()))

@@ -92,12 +92,22 @@ impl Context<'_> {
         let instance = self.instance;
         let edge = instance.state.join("edge");
         let program = exec::find("nginx").context("nginx is missing")?;
+        let own = instance.state.join("nginx");
+        files::directory(&own, 0o711, None)?;
         let mut command = users::as_user(
             &self.accounts.worker,
             build::program(instance, "odoo-saas-worker"),
         );
         command
             .arg("edge-config")
+            .arg("--pid-file")
+            .arg(own.join("nginx.pid"))
+            .arg("--temp-path")
+            .arg(&own)
+            .arg("--access-log")
+            .arg(instance.log("nginx-access"))
+            .arg("--error-log")
+            .arg(instance.log("nginx"))
             .current_dir("/")
             .env_clear()
             .envs(self.worker_environment()?);
@@ -222,16 +232,17 @@ impl Context<'_> {
             ("ODOO_IMAGE", self.image.to_owned()),
             ("FILESTORE_PATH", state("filestore")),
             ("EDGE_PATH", state("edge")),
-            ("EDGE_URL", format!("http://127.0.0.1:{}", instance.ports.edge)),
             ("EDGE_LISTEN", format!("127.0.0.1:{}", instance.ports.edge)),
-            ("EDGE_USER", self.accounts.edge.name.clone()),
-            ("API_UPSTREAM", format!("127.0.0.1:{}", instance.ports.api)),
+            ("EDGE_API", format!("127.0.0.1:{}", instance.ports.api)),
             ("POOL_NETWORK_RANGE", instance.network_range.clone()),
             ("POOL_UID", self.accounts.odoo.uid.to_string()),
             ("POOL_GID", self.accounts.odoo.gid.to_string()),
             ("POOL_PORTS", instance.ports.pool_range()),
         ] {
             environment.insert(name.to_owned(), value);
+        }
+        if nix::unistd::geteuid().is_root() {
+            environment.insert("EDGE_USER".into(), self.accounts.edge.name.clone());
         }
         Ok(environment)
     }
@@ -261,7 +272,7 @@ impl Context<'_> {
         ] {
             environment.insert(name.to_owned(), value);
         }
-        for passed in ["LOG_LEVEL", "LOG_FORMAT"] {
+        for passed in ["LOG_LEVEL", "LOG_FORMAT", "POOL_CAPACITY", "POOL_WEB_WORKERS", "WORKER_CONCURRENCY"] {
             if let Ok(value) = std::env::var(passed) {
                 environment.insert(passed.to_owned(), value);
             }

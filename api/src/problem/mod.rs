@@ -194,7 +194,7 @@ impl ResponseError for ApiError {
         self.code.status()
     }
 
-    /// An empty answer that carries the problem; the outermost middleware writes the body.
+    /// An answer that carries the problem; the outermost middleware writes its body anew, with the request's id.
     fn error_response(&self) -> HttpResponse {
         let mut response = HttpResponse::build(self.code.status());
         if self.code.status() == StatusCode::UNAUTHORIZED {
@@ -206,7 +206,8 @@ impl ResponseError for ApiError {
         if let Some(allow) = &self.allow {
             response.insert_header((header::ALLOW, allow.as_str()));
         }
-        let mut response = response.finish();
+        let body = serde_json::to_vec(&self.problem("unknown")).unwrap_or_default();
+        let mut response = response.content_type("application/problem+json").body(body);
         response.extensions_mut().insert(self.clone());
         response
     }

@@ -66,7 +66,11 @@ pub struct Query<T>(pub T);
 
 impl<T: IntoParams> Describe for Query<T> {
     fn describe(sketch: &mut Sketch) {
-        sketch.parameters.extend(T::into_params(|| Some(ParameterIn::Query)));
+        let parameters = T::into_params(|| Some(ParameterIn::Query));
+        if parameters.iter().any(|parameter| parameter.name == "page_token") {
+            sketch.errors(&[ErrorCode::InvalidPageToken]);
+        }
+        sketch.parameters.extend(parameters);
         sketch.errors(&[ErrorCode::Invalid]);
     }
 }

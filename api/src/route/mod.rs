@@ -7,7 +7,7 @@ mod extract;
 mod guard;
 mod sketch;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, panic::AssertUnwindSafe};
 
 use actix_web::{FromRequest, Handler as ActixHandler, Responder, Route, http::Method, web};
 pub use answer::{Accepted, Answer, HasOperation, Html, NoContent, Once, Raw, Reply};
@@ -16,7 +16,9 @@ pub use extract::{Body, Id, IdempotencyKey, MaybeBody, Query};
 pub use guard::{Authz, Guard, Public};
 pub use sketch::{Describe, Sketch};
 
-use crate::problem::ApiError;
+use futures::FutureExt as _;
+
+use crate::problem::{ApiError, ErrorCode};
 
 /// One row of the route table.
 pub struct Endpoint {
@@ -114,8 +116,17 @@ macro_rules! guarded {
             }
 
             #[allow(clippy::disallowed_methods, reason = "the one place where routes are made")]
+            #[allow(non_snake_case, reason = "an argument is named as its type")]
             fn route(self, method: Method) -> Route {
-                web::method(method).to(self)
+                web::method(method).to(move |guard: G, $($argument: $argument),*| {
+                    let answer = AssertUnwindSafe(self(guard, $($argument),*)).catch_unwind();
+                    async move {
+                        answer.await.unwrap_or_else(|_| {
+                            tracing::error!("a handler panicked");
+                            Err(ApiError::new(ErrorCode::Internal))
+                        })
+                    }
+                })
             }
         }
     };

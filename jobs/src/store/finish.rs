@@ -54,6 +54,12 @@ WITH waiter AS (
 )
 SELECT pg_notify('jobs_outbox', '')::text FROM entry";
 
+/// Announces the oldest job that waits for a key. After the statement that ends who was ahead of it, so that it sees
+/// who began to wait until then.
+pub(crate) async fn wake(tx: &impl ConnectionTrait, key: &str) -> Result<(), DbErr> {
+    one(tx, WAKE, vec![key.into()]).await.map(drop)
+}
+
 /// Writes the terminal state. Anything but [`Ended::Done`] must be rolled back.
 pub(crate) async fn finish(tx: &DatabaseTransaction, end: &End<'_>) -> Result<Ended, DbErr> {
     let (state, status, fault) = match end.outcome {
@@ -75,9 +81,8 @@ pub(crate) async fn finish(tx: &DatabaseTransaction, end: &End<'_>) -> Result<En
     let Some(revision) = row.try_get::<Option<i64>>("", "revision")? else {
         return Ok(Ended::CancelledFirst);
     };
-    // A statement of its own: it must see who began to wait before we had the row.
     if let Some(key) = end.serial_key {
-        one(tx, WAKE, vec![key.into()]).await?;
+        wake(tx, key).await?;
     }
     Ok(Ended::Done { revision })
 }

@@ -50,8 +50,19 @@ pub(crate) enum Claim {
     Unknown,
 }
 
-const CLAIM: &str = "
-WITH due AS (
+/// Jobs `h` whose turn with the key of `j` comes first: the one that holds it, and older ones that wait for it or could
+/// run now. Not those whose own time has not come.
+macro_rules! ahead {
+    () => {
+        "h.serial_key = j.serial_key AND h.operation_id <> j.operation_id
+         AND h.state IN ('ready', 'leased', 'blocked')
+         AND (h.holds_key OR h.operation_id < j.operation_id AND (h.state = 'blocked' OR h.due_at <= clock_timestamp()))"
+    };
+}
+pub(super) use ahead;
+
+const CLAIM: &str = concat!(
+    "WITH due AS (
     SELECT operation_id, due_at FROM jobs WHERE operation_id = $1
 ), claimed AS (
     UPDATE jobs j
@@ -60,7 +71,9 @@ WITH due AS (
     WHERE j.operation_id = $1 AND j.state IN ('ready', 'leased') AND j.due_at <= clock_timestamp()
       AND jsonb_exists($4, j.kind || ':' || j.version)
       AND (j.serial_key IS NULL OR j.holds_key
-           OR NOT EXISTS (SELECT FROM jobs h WHERE h.serial_key = j.serial_key AND h.holds_key))
+           OR NOT EXISTS (SELECT FROM jobs h WHERE ",
+    ahead!(),
+    "))
     RETURNING j.*
 ), seen AS (
     UPDATE operations o
@@ -73,12 +86,16 @@ SELECT c.kind, c.version, c.input, c.serial_key, c.lease_epoch, c.attempts, c.po
        o.target_id, o.request_id, o.cancel_requested_at IS NOT NULL AS cancel_requested,
        o.pivoted_at IS NOT NULL AS pivoted, o.error_code, o.error_message, o.error_detail, o.revision,
        EXTRACT(EPOCH FROM clock_timestamp() - due.due_at)::float8 AS waited
-FROM claimed c JOIN seen o ON o.id = c.operation_id JOIN due USING (operation_id)";
+FROM claimed c JOIN seen o ON o.id = c.operation_id JOIN due USING (operation_id)"
+);
 
-const LOOK: &str = "
-SELECT state, due_at <= clock_timestamp() AS due, serial_key, jsonb_exists($2, kind || ':' || version) AS known,
-       NOT holds_key AND EXISTS (SELECT FROM jobs h WHERE h.serial_key = j.serial_key AND h.holds_key) AS key_taken
-FROM jobs j WHERE operation_id = $1";
+const LOOK: &str = concat!(
+    "SELECT state, due_at <= clock_timestamp() AS due, jsonb_exists($2, kind || ':' || version) AS known,
+            NOT holds_key AND EXISTS (SELECT FROM jobs h WHERE ",
+    ahead!(),
+    ") AS key_taken
+     FROM jobs j WHERE operation_id = $1"
+);
 
 /// Claims a job under the next epoch, or finds out why not. `known` maps `kind:version` to the name of its first step.
 pub(crate) async fn claim(
@@ -110,9 +127,7 @@ pub(crate) async fn claim(
         match protocol::claim(state_of(&row, "state")?, due, row.try_get("", "key_taken")?) {
             ClaimVerdict::Over | ClaimVerdict::Duplicate => return Ok(Claim::Nothing),
             ClaimVerdict::KeyTaken => {
-                if let Some(key) = row.try_get::<Option<String>>("", "serial_key")?
-                    && block(db, id, &key).await?
-                {
+                if block(db, id).await? {
                     return Ok(Claim::Blocked);
                 }
             }
@@ -120,6 +135,8 @@ pub(crate) async fn claim(
             ClaimVerdict::Take => {}
         }
     }
+    // Every race lost: the sweeper announces it again.
+    unread(db, id).await?;
     Ok(Claim::Nothing)
 }
 
@@ -155,14 +172,18 @@ fn claimed(id: Uuid, row: &QueryResult) -> Result<Claimed, DbErr> {
     })
 }
 
-/// Puts a job to wait for the holder of its key. The holder's row is locked first: either its end comes after and sees
-/// the waiter, or it came before and there is nothing to wait for. False: nothing was done.
-async fn block(db: &impl sea_orm::TransactionTrait, id: Uuid, key: &str) -> Result<bool, DbErr> {
-    const HOLDER: &str = "SELECT operation_id FROM jobs WHERE serial_key = $1 AND holds_key FOR SHARE";
+/// Puts a job to wait for one that is ahead of it. That one's row is locked first: either its end comes after and sees the
+/// waiter, or it came before and there is nothing to wait for. False: nothing was done.
+async fn block(db: &impl sea_orm::TransactionTrait, id: Uuid) -> Result<bool, DbErr> {
+    const AHEAD: &str = concat!(
+        "SELECT h.operation_id FROM jobs h, jobs j WHERE j.operation_id = $1 AND ",
+        ahead!(),
+        " ORDER BY h.holds_key DESC, h.operation_id LIMIT 1 FOR SHARE OF h"
+    );
     const BLOCK: &str =
         "UPDATE jobs SET state = 'blocked' WHERE operation_id = $1 AND state = 'ready' AND NOT holds_key";
     let tx = super::bounded(db.begin()).await?;
-    let held = one(&tx, HOLDER, vec![key.into()]).await?.is_some();
+    let held = one(&tx, AHEAD, vec![id.into()]).await?.is_some();
     let blocked = held && execute(&tx, BLOCK, vec![id.into()]).await? > 0;
     super::bounded(sea_orm::TransactionSession::commit(tx)).await?;
     Ok(blocked)

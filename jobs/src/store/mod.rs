@@ -99,11 +99,13 @@ pub(crate) struct LockedJob {
     pub(crate) state: JobState,
     pub(crate) lease_epoch: i64,
     pub(crate) pivoted: bool,
+    pub(crate) serial_key: Option<String>,
 }
 
 /// Locks a job against its worker and every other canceller.
 pub(crate) async fn lock_job(tx: &impl ConnectionTrait, id: Uuid) -> Result<Option<LockedJob>, DbErr> {
-    const LOCK: &str = "SELECT state, lease_epoch FROM jobs WHERE operation_id = $1 FOR NO KEY UPDATE";
+    const LOCK: &str =
+        "SELECT state, lease_epoch, serial_key FROM jobs WHERE operation_id = $1 FOR NO KEY UPDATE";
     const PIVOTED: &str = "SELECT pivoted_at IS NOT NULL AS pivoted FROM operations WHERE id = $1";
     let Some(job) = one(tx, LOCK, vec![id.into()]).await? else {
         return Ok(None);
@@ -116,11 +118,16 @@ pub(crate) async fn lock_job(tx: &impl ConnectionTrait, id: Uuid) -> Result<Opti
         state: state_of(&job, "state")?,
         lease_epoch: job.try_get("", "lease_epoch")?,
         pivoted: operation.try_get("", "pivoted")?,
+        serial_key: job.try_get("", "serial_key")?,
     }))
 }
 
 /// Ends a job that no worker ever claimed. Its entry in the stream stays: whoever reads it finds the job over.
-pub(crate) async fn cancel_unclaimed(tx: &impl ConnectionTrait, id: Uuid) -> Result<operation::Model, DbErr> {
+pub(crate) async fn cancel_unclaimed(
+    tx: &impl ConnectionTrait,
+    id: Uuid,
+    serial_key: Option<&str>,
+) -> Result<operation::Model, DbErr> {
     const CANCEL: &str = "
         WITH job AS (
             UPDATE jobs SET state = 'finished', ending = 'cancelled' WHERE operation_id = $1 RETURNING operation_id
@@ -129,7 +136,11 @@ pub(crate) async fn cancel_unclaimed(tx: &impl ConnectionTrait, id: Uuid) -> Res
         SET status = 'cancelled', cancel_requested_at = COALESCE(cancel_requested_at, now()), finished_at = now(),
             revision = revision + 1, updated_at = now()
         FROM job WHERE o.id = job.operation_id RETURNING o.*";
-    model(tx, CANCEL, id).await
+    let cancelled = model(tx, CANCEL, id).await?;
+    if let Some(key) = serial_key {
+        finish::wake(tx, key).await?;
+    }
+    Ok(cancelled)
 }
 
 /// Announces a job that waits for its next attempt now.

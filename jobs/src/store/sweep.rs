@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use sea_orm::{ConnectionTrait, DbErr};
 use uuid::Uuid;
 
-use super::{all, execute, one};
+use super::{all, execute, lease::ahead, one};
 
 /// Takes up to `limit` rows out of the outbox, oldest first; they come back if the transaction does not commit. The age
 /// is that of the oldest.
@@ -66,7 +66,8 @@ pub(crate) async fn sweep(
     lost: Option<Duration>,
     limit: u32,
 ) -> Result<Swept, DbErr> {
-    const SWEEP: &str = "
+    const SWEEP: &str = concat!(
+        "
         WITH turn AS (
             SELECT pg_try_advisory_xact_lock(hashtextextended('jobs.sweep', 0)) AS ours
         ), due AS (
@@ -84,10 +85,11 @@ pub(crate) async fn sweep(
                AND due_at <= now()
              ORDER BY announced_at LIMIT $3 FOR NO KEY UPDATE OF jobs SKIP LOCKED)
         ), freed AS (
-            (SELECT operation_id FROM jobs b, turn
-             WHERE ours AND state = 'blocked'
-               AND NOT EXISTS (SELECT FROM jobs h WHERE h.serial_key = b.serial_key AND h.holds_key)
-             ORDER BY operation_id LIMIT $3 FOR NO KEY UPDATE OF b SKIP LOCKED)
+            (SELECT operation_id FROM jobs j, turn
+             WHERE ours AND state = 'blocked' AND NOT EXISTS (SELECT FROM jobs h WHERE ",
+        ahead!(),
+        ")
+             ORDER BY operation_id LIMIT $3 FOR NO KEY UPDATE OF j SKIP LOCKED)
         ), announced AS (
             UPDATE jobs j
             SET announced_at = now(), state = CASE WHEN j.state = 'blocked' THEN 'ready' ELSE j.state END
@@ -103,7 +105,8 @@ pub(crate) async fn sweep(
         SELECT announced, CASE WHEN announced > 0 THEN pg_notify('jobs_outbox', '')::text END,
                (SELECT EXTRACT(EPOCH FROM min(due_at) - now())::float8 FROM jobs
                 WHERE state = 'ready' AND announced_at IS NULL AND due_at > now()) AS next
-        FROM rung";
+        FROM rung"
+    );
     let values = vec![
         expired_after.as_secs_f64().into(),
         lost.map(|age| age.as_secs_f64()).into(),

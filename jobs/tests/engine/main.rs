@@ -3,6 +3,8 @@
 //! `TEST_DATABASE_URL`: a role that may create databases; each test makes one of its own. `TEST_REDIS_URL`: shared; each
 //! test has keys of its own.
 
+#![allow(clippy::unwrap_used, reason = "the helpers of tests are tests")]
+
 mod crash;
 mod kinds;
 mod lifecycle;

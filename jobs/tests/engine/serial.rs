@@ -129,6 +129,31 @@ async fn the_key_is_held_while_its_holder_waits_for_a_retry() {
 }
 
 #[tokio::test]
+async fn those_that_wait_for_a_key_run_in_the_order_they_came() {
+    let stage = Stage::new().await;
+    let mut ids = Vec::new();
+    for _ in 0..12 {
+        ids.push(stage.enqueue(keyed(WhenBusy::Wait)).await.id);
+    }
+    let parts = [stage.relay(), stage.worker(), stage.worker()];
+    stage.settled(ids[11]).await;
+    let ended: Vec<_> = stage
+        .world
+        .outcomes
+        .lock()
+        .unwrap()
+        .iter()
+        .map(|(id, _)| *id)
+        .collect();
+    assert_eq!(ended, ids);
+    stage.assert_quiet().await;
+    for part in parts {
+        part.end().await;
+    }
+    stage.end().await;
+}
+
+#[tokio::test]
 async fn a_waiter_can_be_cancelled_and_those_behind_it_still_run() {
     let stage = Stage::new().await;
     let parts = [stage.relay(), stage.worker()];

@@ -114,7 +114,7 @@ impl Stage {
     pub(crate) async fn end(self) {
         self.wipe_redis().await;
         self.db.close().await.unwrap();
-        let drop = format!("DROP DATABASE {} WITH (FORCE)", self.name);
+        let drop = format!("DROP DATABASE {}", self.name);
         self.admin.execute_unprepared(&drop).await.unwrap();
     }
 
@@ -132,7 +132,7 @@ impl Stage {
     /// Ends every session on the stage's database.
     pub(crate) async fn break_connections(&self) {
         let sql = format!(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}'",
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}' AND usename = current_user",
             self.name
         );
         self.admin.execute_unprepared(&sql).await.unwrap();

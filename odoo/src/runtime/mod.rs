@@ -380,4 +380,8 @@ pub trait Runtime: fmt::Debug + Send + Sync {
 
     /// Runs a task in a container of the pool and removes the container. The pool itself need not be running.
     async fn run_task(&self, pool: &PoolSpec, task: &TaskSpec) -> Result<TaskOutcome, RuntimeError>;
+
+    /// Ends a task and removes its container, if a run that was cut off left one. [`Runtime::run_task`] does so by
+    /// itself; this is for who must be sure that the task works on nothing any more.
+    async fn end_task(&self, pool: PoolId, name: &str) -> Result<(), RuntimeError>;
 }

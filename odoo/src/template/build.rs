@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{Template, TemplateSpec};
 use crate::filestore::{Filestore, FilestoreError};
 use crate::keys::PoolKeyRing;
+use crate::names::PoolId;
 use crate::runtime::{PoolSpec, Runtime, RuntimeError, TaskCommand, TaskSpec};
 use crate::server::{RoleGroup, RoleSpec, ServerError, Session};
 
@@ -53,6 +54,16 @@ pub struct TemplateBuild<'a> {
 }
 
 impl TemplateBuild<'_> {
+    /// Ends the container of an earlier build that was cut off: it would go on installing into the database that the
+    /// next one makes under the same name. To be called before [`TemplateBuild::begin`] and
+    /// [`TemplateBuild::remove`].
+    ///
+    /// # Errors
+    /// [`TemplateError::Runtime`].
+    pub async fn end_install(&self, runtime: &dyn Runtime, pool: PoolId) -> Result<(), TemplateError> {
+        Ok(runtime.end_task(pool, self.spec.database().as_str()).await?)
+    }
+
     /// Removes what an earlier build left and makes an empty database, its role and a directory for its files.
     ///
     /// # Errors

@@ -212,6 +212,9 @@ impl Runtime for StandInInstaller {
         })
     }
 
+    async fn end_task(&self, _: PoolId, _: &str) -> Result<(), RuntimeError> {
+        unreachable!("only installs")
+    }
     async fn resolve_image(&self, _: &str) -> Result<ImageId, RuntimeError> {
         unreachable!("only installs")
     }

@@ -415,8 +415,8 @@ impl WorkerSettings {
         let uid = number(reader, "POOL_UID", "User id of Odoo's processes in their containers.");
         let gid = number(reader, "POOL_GID", "Group id of Odoo's processes; the worker's user must be a member.");
         let ports = reader
-            .setting("POOL_PORTS", "a range of ports, such as 8600-8699", "Ports on loopback that pools may take, two each.")
-            .default("8600-8699")
+            .setting("POOL_PORTS", "a range of ports, such as 8700-8799", "Ports on loopback that pools may take, two each.")
+            .default("8700-8799")
             .parse(|text| {
                 let (first, last) = text.split_once('-')?;
                 let range = PortRange { first: first.parse().ok()?, last: last.parse().ok()? };

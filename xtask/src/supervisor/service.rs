@@ -15,6 +15,8 @@ use super::manifest::{Leftovers, Service};
 use crate::process::{self, Identity};
 use crate::{exec, files};
 
+/// Environment variable by which a service's processes are recognised.
+const MARKER: &str = "SUPERVISED_AS";
 /// First pause before a restart; doubles with each quick end up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// Cap of the pause.
@@ -313,7 +315,7 @@ impl Watched {
             .args(arguments)
             .env_clear()
             .envs(&service.environment)
-            .env("PLATFORM_SERVICE", self.marker())
+            .env(MARKER, self.marker())
             .current_dir("/")
             .process_group(0)
             .stdin(Stdio::null())
@@ -376,7 +378,7 @@ impl Watched {
                 let mut found =
                     Record::read(&self.folder, name).map_or_else(Vec::new, |record| record.identity.group());
                 found.extend(process::with_environment(&format!(
-                    "PLATFORM_SERVICE={}",
+                    "{MARKER}={}",
                     self.marker()
                 )));
                 found

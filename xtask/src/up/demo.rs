@@ -157,10 +157,11 @@ fn show_progress(client: &mut Client, shown: &mut String) {
         return;
     };
     for operation in page["items"].as_array().into_iter().flatten() {
-        let text = |name: &str| operation[name].as_str().unwrap_or_default().to_owned();
-        let line = format!("{} {} {}", text("kind"), text("step"), text("message"));
+        let progress = &operation["progress"];
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let line = format!("{} {} {}", text(&operation["kind"]), text(&progress["step"]), text(&progress["message"]));
         if *shown != line {
-            screen::say(&format!("· tenant: {} {} %", line.trim(), operation["percent"]));
+            screen::say(&format!("· tenant: {} {} %", line.trim(), progress["percent"]));
             *shown = line;
         }
     }

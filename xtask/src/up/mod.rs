@@ -308,8 +308,7 @@ fn wait_for_api(instance: &Instance) -> Result<()> {
     )
 }
 
-/// Whether the API serves requests. A pool that is still being prepared is no reason to wait here: what it does is
-/// shown while the demo tenant waits for it.
+/// Whether the API, asked through the edge, says that it is ready.
 pub(crate) fn readiness(instance: &Instance) -> Result<()> {
     let host = format!("localhost:{}", instance.ports.edge);
     let answer = http::send(
@@ -323,29 +322,10 @@ pub(crate) fn readiness(instance: &Instance) -> Result<()> {
             patience: Duration::from_secs(5),
         },
     )?;
-    if answer.status == 200 || only_pools_are_missing(&answer) {
+    if answer.status == 200 {
         return Ok(());
     }
     bail!("/readyz answers {}: {}", answer.status, answer.text().trim())
-}
-
-fn only_pools_are_missing(answer: &http::Response) -> bool {
-    let Ok(body) = answer.json() else { return false };
-    let components = body["components"]
-        .as_object()
-        .or_else(|| body["checks"].as_object());
-    components.is_some_and(|components| {
-        let mut missing = components
-            .iter()
-            .filter(|(_, state)| {
-                !matches!(
-                    state.as_str().or_else(|| state["status"].as_str()),
-                    Some("ok" | "ready")
-                )
-            })
-            .peekable();
-        missing.peek().is_some() && missing.all(|(name, _)| name.starts_with("pool"))
-    })
 }
 
 /// Every port must be free or held by the instance's own service.

@@ -22,6 +22,8 @@ try:
     from . import cron
     from . import bus
     from . import gate
+    from . import logs
+    from . import preload
 except BaseException as error:
     _logger.critical('The pool does not start: its module failed to load.', exc_info=True)
     raise SystemExit(70) from error

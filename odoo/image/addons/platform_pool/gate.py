@@ -16,7 +16,6 @@ Also closed: the pages of the database manager, under any spelling or language p
 starts a websocket process of its own, starts none: that is a container of its own.
 """
 
-import logging
 import posixpath
 import threading
 
@@ -85,15 +84,6 @@ def is_manager(path):
     """Whether a path leads to the database manager: with doubled slashes, dots, or below a language (`/fr/web/database`)."""
     plain = posixpath.normpath('/' + path.lstrip('/')).lower()
     return f'{MANAGER}/' in f'{plain}/'
-
-
-def _unless_health(record):
-    """Odoo logs every request; the health check's, six a minute and process, say nothing."""
-    return HEALTH not in record.getMessage()
-
-
-for name in ('werkzeug', 'longpolling'):
-    logging.getLogger(name).addFilter(_unless_health)
 
 
 def _text(status, text):

@@ -10,6 +10,7 @@ mod volumes;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -56,6 +57,8 @@ pub struct DockerRuntime {
     engine: OnceCell<Engine>,
     /// Two networks made at once could choose the same subnet.
     networks: Mutex<()>,
+    /// What control volumes were last seen to hold.
+    filled: std::sync::Mutex<HashMap<PoolId, volumes::Filled>>,
 }
 
 #[derive(Debug)]
@@ -84,6 +87,7 @@ impl DockerRuntime {
             range,
             engine: OnceCell::new(),
             networks: Mutex::new(()),
+            filled: std::sync::Mutex::new(HashMap::new()),
         })
     }
 
@@ -243,6 +247,10 @@ impl Runtime for DockerRuntime {
     }
 
     async fn remove_pool(&self, pool: PoolId) -> Result<(), RuntimeError> {
+        self.filled
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&pool);
         let docker = self.docker().await?;
         let filter = self.ours(Some(pool));
         let options = ListContainersOptionsBuilder::default()
@@ -300,6 +308,10 @@ impl Runtime for DockerRuntime {
     async fn run_task(&self, pool: &PoolSpec, task: &TaskSpec) -> Result<TaskOutcome, RuntimeError> {
         self.ensure_surroundings(pool).await?;
         self.run_to_the_end(pool, task).await
+    }
+
+    async fn end_task(&self, pool: PoolId, name: &str) -> Result<(), RuntimeError> {
+        self.remove_container(&self.task_name(pool, name), false).await
     }
 }
 

@@ -5,19 +5,24 @@ use bollard::query_parameters::{CreateContainerOptionsBuilder, LogsOptionsBuilde
 use futures::StreamExt as _;
 
 use super::{DockerRuntime, RuntimeError, call, engine_error};
+use crate::names::PoolId;
 use crate::runtime::{PoolSpec, TaskOutcome, TaskSpec, control};
 
 /// Lines of a task's log that are kept.
 const LOG_LINES: usize = 200;
 
 impl DockerRuntime {
+    pub(super) fn task_name(&self, pool: PoolId, name: &str) -> String {
+        self.name(pool, &format!("task-{name}"))
+    }
+
     /// Runs the task after ending what is left of an earlier run of the same name.
     pub(super) async fn run_to_the_end(
         &self,
         pool: &PoolSpec,
         task: &TaskSpec,
     ) -> Result<TaskOutcome, RuntimeError> {
-        let name = self.name(pool.pool, &format!("task-{}", task.name));
+        let name = self.task_name(pool.pool, &task.name);
         self.remove_container(&name, false).await?;
         let arguments = control::task_arguments(&task.command);
         let body = self

@@ -5,6 +5,7 @@
 
 use std::collections::HashSet;
 use std::io::{self, Read as _};
+use std::sync::PoisonError;
 
 use bollard::models::{
     ContainerCreateBody, HostConfig, Mount, MountType, MountVolumeOptions, VolumeCreateRequest,
@@ -25,6 +26,14 @@ const FILL_PATH: &str = "/platform";
 
 const ROOT: ContainerUser = ContainerUser { uid: 0, gid: 0 };
 
+/// What a pool's control volume was seen to hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Filled {
+    /// When the volume was made: one of the same name that was made since is another.
+    control: String,
+    manifest: String,
+}
+
 impl DockerRuntime {
     pub(super) fn control_volume(&self, pool: PoolId) -> String {
         self.name(pool, "control")
@@ -38,34 +47,57 @@ impl DockerRuntime {
     pub(super) async fn ensure_surroundings(&self, spec: &PoolSpec) -> Result<(), RuntimeError> {
         self.resolve_image(spec.image.as_str()).await?;
         self.ensure_network(spec.pool).await?;
-        for (name, role) in [
-            (self.control_volume(spec.pool), "control"),
-            (self.sessions_volume(spec.pool), "sessions"),
-        ] {
-            self.ensure_volume(spec.pool, name, role).await?;
-        }
+        let control = self
+            .ensure_volume(spec.pool, self.control_volume(spec.pool), "control")
+            .await?;
+        let sessions = self
+            .ensure_volume(spec.pool, self.sessions_volume(spec.pool), "sessions")
+            .await?;
         let files = control::files(spec);
-        if self.filled_with(spec.pool).await?.as_deref()
-            != Some(control::manifest(&files, spec.user).as_str())
-        {
-            self.fill(spec, &files).await?;
+        // The volume with the sessions has no content of ours, only an owner that came with this manifest.
+        let manifest = format!("{} {sessions}", control::manifest(&files, spec.user));
+        let wanted = Filled { control, manifest };
+        if self.last_filled(spec.pool).as_ref() == Some(&wanted) {
+            return Ok(());
         }
+        if self.filled_with(spec.pool).await?.as_deref() != Some(wanted.manifest.as_str()) {
+            self.fill(spec, &files, &wanted.manifest).await?;
+        }
+        self.filled
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(spec.pool, wanted);
         Ok(())
     }
 
-    async fn ensure_volume(&self, pool: PoolId, name: String, role: &str) -> Result<(), RuntimeError> {
+    /// What this process has seen the pool's volume to hold. Asking a running container each time would have the
+    /// engine mount and unmount all of its volumes.
+    fn last_filled(&self, pool: PoolId) -> Option<Filled> {
+        self.filled
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&pool)
+            .cloned()
+    }
+
+    /// The time at which the volume was made, which is now if there was none.
+    async fn ensure_volume(&self, pool: PoolId, name: String, role: &str) -> Result<String, RuntimeError> {
         let docker = self.docker().await?;
         // Looked for first: the engine answers a request for a volume that exists with the one that exists.
-        if let Some(found) = if_found(call("reading a volume", docker.inspect_volume(&name)).await)? {
-            return self.check_ours("volume", &name, Some(&found.labels));
-        }
-        let request = VolumeCreateRequest {
-            name: Some(name.clone()),
-            labels: Some(self.labels(pool, role)),
-            ..Default::default()
+        let found = if_found(call("reading a volume", docker.inspect_volume(&name)).await)?;
+        let volume = match found {
+            Some(volume) => volume,
+            None => {
+                let request = VolumeCreateRequest {
+                    name: Some(name.clone()),
+                    labels: Some(self.labels(pool, role)),
+                    ..Default::default()
+                };
+                call("making a volume", docker.create_volume(request)).await?
+            }
         };
-        let made = call("making a volume", docker.create_volume(request)).await?;
-        self.check_ours("volume", &name, Some(&made.labels))
+        self.check_ours("volume", &name, Some(&volume.labels))?;
+        Ok(volume.created_at.unwrap_or_default())
     }
 
     /// The manifest of what the control volume holds, as a container of the pool sees it.
@@ -88,8 +120,8 @@ impl DockerRuntime {
         Ok(None)
     }
 
-    async fn fill(&self, spec: &PoolSpec, files: &[ControlFile]) -> Result<(), RuntimeError> {
-        let archive = archive(spec.user, files).map_err(|error| {
+    async fn fill(&self, spec: &PoolSpec, files: &[ControlFile], manifest: &str) -> Result<(), RuntimeError> {
+        let archive = archive(spec.user, files, manifest).map_err(|error| {
             super::engine_error(
                 "packing the control volume",
                 bollard::errors::Error::IOError { err: error },
@@ -157,8 +189,7 @@ pub(super) fn volume(name: &str, target: &str, read_only: bool) -> Mount {
 
 /// The archive that fills both volumes. The manifest comes first without content and last with it: a volume that
 /// was half filled has none.
-fn archive(user: ContainerUser, files: &[ControlFile]) -> io::Result<Zeroizing<Vec<u8>>> {
-    let manifest = control::manifest(files, user);
+fn archive(user: ContainerUser, files: &[ControlFile], manifest: &str) -> io::Result<Zeroizing<Vec<u8>>> {
     let size: usize = files.iter().map(|file| file.content.len() + 2048).sum();
     let mut builder = tar::Builder::new(Vec::with_capacity(size + 8192));
     append(&mut builder, "sessions/", 0o700, user, &[])?;

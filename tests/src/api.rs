@@ -1,0 +1,125 @@
+//! The platform's API as a program uses it.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use reqwest::{Client, Method};
+use serde_json::{Value, json};
+
+use crate::http::{self, Answer};
+use crate::place::Place;
+use crate::wait;
+
+/// Longest time that an operation may take on a busy machine.
+const OPERATION: Duration = Duration::from_secs(150);
+
+/// A signed-in caller.
+#[derive(Clone, Debug)]
+pub struct Api {
+    client: Client,
+    base: String,
+    token: String,
+}
+
+impl Api {
+    /// The platform's first owner.
+    ///
+    /// # Errors
+    /// The sign-in was refused.
+    pub async fn owner() -> Result<Self> {
+        let access = &Place::get().access;
+        let mut api = Self {
+            client: http::client()?,
+            base: access.api_url.trim_end_matches('/').to_owned(),
+            token: String::new(),
+        };
+        let body = json!({ "email": access.owner_email, "password": access.owner_password });
+        let session = api.post("/v1/auth/token", &body, &[]).await?.expect(200)?;
+        api.token = session["access_token"].as_str().context("no access_token")?.to_owned();
+        Ok(api)
+    }
+
+    /// Sends a request.
+    ///
+    /// # Errors
+    /// No answer came.
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        headers: &[(&str, &str)],
+    ) -> Result<Answer> {
+        let mut request = self.client.request(method, format!("{}{path}", self.base));
+        if !self.token.is_empty() {
+            request = request.bearer_auth(&self.token);
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        Answer::of(request).await
+    }
+
+    /// GET.
+    ///
+    /// # Errors
+    /// No answer came.
+    pub async fn get(&self, path: &str) -> Result<Answer> {
+        self.send(Method::GET, path, None, &[]).await
+    }
+
+    /// POST.
+    ///
+    /// # Errors
+    /// No answer came.
+    pub async fn post(&self, path: &str, body: &Value, headers: &[(&str, &str)]) -> Result<Answer> {
+        self.send(Method::POST, path, Some(body), headers).await
+    }
+
+    /// DELETE.
+    ///
+    /// # Errors
+    /// No answer came.
+    pub async fn delete(&self, path: &str) -> Result<Answer> {
+        self.send(Method::DELETE, path, None, &[]).await
+    }
+
+    /// Waits until an operation has ended, and answers it. Goes on while the API itself is being restarted.
+    ///
+    /// # Errors
+    /// It has not ended in time.
+    pub async fn ended(&self, operation: &str) -> Result<Value> {
+        wait::until(OPERATION, &format!("{operation} ends"), async || {
+            let answer = self.get(&format!("/v1/operations/{operation}?wait=20")).await?;
+            let operation = answer.expect(200)?;
+            let status = operation["status"].as_str().unwrap_or_default();
+            ensure!(matches!(status, "succeeded" | "failed" | "cancelled"), "still {operation}");
+            Ok(operation)
+        })
+        .await
+    }
+
+    /// Waits until an operation has succeeded.
+    ///
+    /// # Errors
+    /// It ended in another way, or not in time.
+    pub async fn succeeded(&self, operation: &str) -> Result<Value> {
+        let ended = self.ended(operation).await?;
+        ensure!(ended["status"] == "succeeded", "{ended}");
+        Ok(ended)
+    }
+
+    /// Waits until the API takes requests.
+    ///
+    /// # Errors
+    /// It does not in time.
+    pub async fn ready(&self) -> Result<()> {
+        wait::until(Duration::from_secs(30), "the API is ready", async || {
+            self.get("/readyz").await?.expect(200).map(drop)
+        })
+        .await
+    }
+}
