@@ -632,8 +632,7 @@ async fn a_failed_template_build_keeps_odoos_last_words_and_can_be_run_again() {
             .ensure_bus_database(pool.spec.pool, &keys.password_for(&bus))
             .await
             .unwrap();
-        let wanted =
-            odoo::template::TemplateSpec::new(pool.spec.image.clone(), ["NoModule".to_owned()]);
+        let wanted = odoo::template::TemplateSpec::new(pool.spec.image.clone(), ["NoModule".to_owned()]);
         let build = TemplateBuild {
             spec: &wanted,
             filestore,
@@ -644,7 +643,10 @@ async fn a_failed_template_build_keeps_odoos_last_words_and_can_be_run_again() {
         let TemplateError::Install { exit, log } = failed else {
             panic!("{failed}")
         };
-        assert!(exit != 0 && log.contains("a module name has small letters"), "{exit} {log}");
+        assert!(
+            exit != 0 && log.contains("a module name has small letters"),
+            "{exit} {log}"
+        );
         // The next try finds what the failed one left and begins anew.
         build.begin(&mut session).await.unwrap();
         build.remove(&mut session).await.unwrap();

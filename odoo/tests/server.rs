@@ -79,7 +79,7 @@ async fn a_role_gets_into_its_own_database_and_nowhere_else() {
     let mut root = superuser().await;
     let allowed: Vec<String> = sqlx::query_scalar(
         "SELECT datname::text FROM pg_database WHERE has_database_privilege($1, oid, 'CONNECT, TEMPORARY, CREATE')
-         AND datname NOT LIKE '%open_to_all%'",
+         AND datallowconn AND datname NOT LIKE '%open_to_all%'",
     )
     .bind(ours.as_str())
     .fetch_all(&mut root)
@@ -274,9 +274,11 @@ async fn what_another_owns_under_our_names_is_left_alone() {
     let mut session = session(&bench.server).await;
     let name = DatabaseName::tenant(Uuid::now_v7());
     let mut root = superuser().await;
-    root.execute(AssertSqlSafe(format!("CREATE DATABASE {name}")))
-        .await
-        .unwrap();
+    root.execute(AssertSqlSafe(format!(
+        "CREATE DATABASE {name} ALLOW_CONNECTIONS false"
+    )))
+    .await
+    .unwrap();
     for result in [
         session.drop_database(&name).await,
         session.clone_database(&template.database, &name).await.map(drop),

@@ -11,8 +11,8 @@ use serde_json::Value;
 
 use crate::place::Place;
 
-/// Longest time of one request: a pool that starts again takes a while.
-const DEADLINE: Duration = Duration::from_secs(90);
+/// Longest time of one request: installing an app takes a while.
+const DEADLINE: Duration = Duration::from_secs(240);
 
 /// Leads every name to loopback.
 struct Loopback;

@@ -1,11 +1,11 @@
 //! `cargo xtask bench`: benchmarks in release mode, against an instance of their own that is removed after.
 
-use std::process::{ExitCode, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use crate::build::{self, Profile};
+use crate::build::{self, Selection};
 use crate::install::Purpose;
 use crate::instance::{Instance, Name};
 use crate::up::{self, Extent};
@@ -18,6 +18,7 @@ const DEADLINE: Duration = Duration::from_secs(2 * 3600);
 pub(crate) fn command(names: &[String]) -> Result<ExitCode> {
     interrupt::watch()?;
     let mut instance = Instance::open(Name::Bench)?;
+    let _reserved = instance.reserve()?;
     let outcome = run(&mut instance, names);
     let interrupted = interrupt::requested();
     interrupt::clear();
@@ -46,23 +47,17 @@ fn run(instance: &mut Instance, names: &[String]) -> Result<bool> {
         // A run that was killed left it.
         down::take_down(instance, true)?;
     }
+    screen::say("· compiling in release mode");
+    let compiled = build::compile(instance, Selection::Benchmarks, None)?;
+    let program = compiled
+        .iter()
+        .find(|artifact| artifact.package == "tests" && artifact.name == "bench")
+        .context("the crate tests has no program bench")?;
     instance.ports.move_taken();
-    let facts = up::bring_up(instance, Purpose::Test, Profile::Release, Extent::Platform)?;
-    let mut command = build::cargo(instance);
-    command.args([
-        "run",
-        "--release",
-        "--quiet",
-        "--package",
-        "tests",
-        "--bin",
-        "bench",
-        "--",
-    ]);
-    command
-        .args(names)
-        .envs(test::variables(instance, &facts)?)
-        .stdin(Stdio::null());
-    let mut child = interrupt::spawn(&mut command).context("cannot start cargo")?;
+    let facts = up::bring_up(instance, Purpose::Test, Some(&compiled), Extent::Platform)?;
+    let mut command = Command::new(&program.path);
+    command.args(names).envs(test::variables(instance, &facts)?);
+    command.current_dir(&instance.checkout).stdin(Stdio::null());
+    let mut child = interrupt::spawn(&mut command).context("cannot start the benchmark")?;
     Ok(exec::wait(&mut child, "the benchmark", DEADLINE)?.success())
 }

@@ -15,14 +15,77 @@ use crate::{exec, files, interrupt};
 
 /// The programs of the platform: package and binary have one name.
 const PROGRAMS: [&str; 2] = ["odoo-saas-api", "odoo-saas-worker"];
+/// Longest time of one cargo command: everything, cold, on a slow machine.
+const DEADLINE: Duration = Duration::from_secs(2 * 3600);
 
-/// How to compile.
+/// What to compile. Cargo chooses the features of dependencies for all selected packages together, so what is used
+/// together is compiled together, or it would be compiled twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Profile {
-    /// For development and tests.
-    Dev,
-    /// For benchmarks.
-    Release,
+pub(crate) enum Selection {
+    /// The platform's programs.
+    Programs,
+    /// All tests of the workspace, and the programs.
+    Tests,
+    /// The benchmarks and the programs, in release mode.
+    Benchmarks,
+}
+
+impl Selection {
+    fn arguments(self) -> Vec<&'static str> {
+        match self {
+            Self::Programs => vec!["--package", PROGRAMS[0], "--package", PROGRAMS[1]],
+            Self::Tests => vec!["--workspace", "--all-targets"],
+            Self::Benchmarks => {
+                vec![
+                    "--release",
+                    "--bins",
+                    "--package",
+                    PROGRAMS[0],
+                    "--package",
+                    PROGRAMS[1],
+                    "--package",
+                    "tests",
+                ]
+            }
+        }
+    }
+}
+
+/// A program that cargo compiled.
+#[derive(Clone, Debug)]
+pub(crate) struct Artifact {
+    /// Its package.
+    pub(crate) package: String,
+    /// Its target.
+    pub(crate) name: String,
+    /// The program.
+    pub(crate) path: PathBuf,
+    /// The package's folder.
+    pub(crate) folder: PathBuf,
+    /// Whether it runs tests.
+    pub(crate) is_test: bool,
+}
+
+impl Artifact {
+    /// Reads a message of cargo's
+    /// (<https://doc.rust-lang.org/cargo/reference/external-tools.html#artifact-messages>).
+    fn read(message: &Value) -> Option<Self> {
+        let path = message["executable"]
+            .as_str()
+            .filter(|_| message["reason"] == "compiler-artifact")?;
+        // `path+file:///checkout/jobs#0.1.0`, or `…/api#odoo-saas-api@0.1.0` where the folder has another name.
+        let (location, version) = message["package_id"].as_str()?.rsplit_once('#')?;
+        let package = version
+            .split_once('@')
+            .map_or_else(|| location.rsplit('/').next(), |(name, _)| Some(name))?;
+        Some(Self {
+            package: package.to_owned(),
+            name: message["target"]["name"].as_str()?.to_owned(),
+            path: path.into(),
+            folder: Path::new(message["manifest_path"].as_str()?).parent()?.to_owned(),
+            is_test: message["profile"]["test"] == true,
+        })
+    }
 }
 
 /// Path of an installed program.
@@ -30,17 +93,25 @@ pub(crate) fn program(instance: &Instance, name: &str) -> PathBuf {
     instance.state.join("bin").join(name)
 }
 
-/// Compiles and installs. `ODOO_SAAS_PROGRAMS` names a folder with programs that were compiled elsewhere.
-pub(crate) fn ensure(instance: &Instance, profile: Profile) -> Result<()> {
-    let built = match std::env::var_os("ODOO_SAAS_PROGRAMS") {
-        Some(folder) => PROGRAMS
-            .iter()
-            .map(|name| Path::new(&folder).join(name))
-            .collect(),
-        None => compile(instance, profile)?,
+/// Installs the platform's programs from what was compiled. `ODOO_SAAS_PROGRAMS` names a folder with programs that were
+/// compiled elsewhere.
+pub(crate) fn install(instance: &Instance, compiled: Option<&[Artifact]>) -> Result<()> {
+    let given = std::env::var_os("ODOO_SAAS_PROGRAMS");
+    let own = match (&given, compiled) {
+        (None, None) => compile(instance, Selection::Programs, Some(&log(instance)))?,
+        _ => Vec::new(),
     };
-    for (source, name) in built.iter().zip(PROGRAMS) {
-        files::install(source, &program(instance, name))?;
+    for name in PROGRAMS {
+        let source = match &given {
+            Some(folder) => Path::new(folder).join(name),
+            None => compiled
+                .unwrap_or(&own)
+                .iter()
+                .find(|artifact| artifact.name == name && !artifact.is_test)
+                .map(|artifact| artifact.path.clone())
+                .with_context(|| format!("cargo built no program {name}"))?,
+        };
+        files::install(&source, &program(instance, name))?;
     }
     Ok(())
 }
@@ -59,54 +130,43 @@ pub(crate) fn cargo(instance: &Instance) -> Command {
     command
 }
 
-fn compile(instance: &Instance, profile: Profile) -> Result<Vec<PathBuf>> {
-    let log = log(instance);
-    let failed = |what: String| {
-        Failure::new(
-            what,
-            "read the compiler's message above; then run `cargo xtask up` again",
-        )
-        .log(&log)
-    };
+/// Compiles. The compiler's words go to a log, or to the screen where there is none.
+pub(crate) fn compile(
+    instance: &Instance,
+    selection: Selection,
+    log: Option<&Path>,
+) -> Result<Vec<Artifact>> {
     let mut command = cargo(instance);
-    command.args(["build", "--message-format=json-render-diagnostics"]);
-    if profile == Profile::Release {
-        command.arg("--release");
+    command
+        .args(["build", "--message-format=json-render-diagnostics"])
+        .args(selection.arguments());
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    if let Some(log) = log {
+        command.stderr(exec::append(log)?);
     }
-    for name in PROGRAMS {
-        command.args(["--package", name]);
-    }
-    let errors = exec::append(&log)?;
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors);
     let mut child = interrupt::spawn(&mut command).context("cannot start cargo")?;
     let output = child.stdout.take().context("its output is a pipe")?;
     let reader = std::thread::spawn(move || {
-        let mut found = [const { None }; PROGRAMS.len()];
-        for line in BufReader::new(output).lines().map_while(std::result::Result::ok) {
-            let Ok(message) = serde_json::from_str::<Value>(&line) else {
-                continue;
-            };
-            let name = message["target"]["name"].as_str().unwrap_or_default();
-            if let (Some(index), Some(path)) = (
-                PROGRAMS.iter().position(|program| *program == name),
-                message["executable"].as_str(),
-            ) {
-                found[index] = Some(PathBuf::from(path));
-            }
-        }
-        found
+        let lines = BufReader::new(output).lines().map_while(std::result::Result::ok);
+        lines
+            .filter_map(|line| Artifact::read(&serde_json::from_str(&line).ok()?))
+            .collect()
     });
-    let status = exec::wait(&mut child, "cargo build", Duration::from_secs(3600))?;
-    let found = reader.join().unwrap_or_default();
-    writeln!(exec::append(&log)?, "cargo build {}", exec::ending(status))?;
-    if !status.success() {
-        bail!(failed("the platform's programs do not compile".to_owned()));
+    let status = exec::wait(&mut child, "cargo build", DEADLINE)?;
+    if let Some(log) = log {
+        writeln!(exec::append(log)?, "cargo build {}", exec::ending(status))?;
     }
-    found
-        .into_iter()
-        .zip(PROGRAMS)
-        .map(|(path, name)| path.ok_or_else(|| failed(format!("cargo built no program {name}")).into()))
-        .collect()
+    if !status.success() {
+        let failure = Failure::new(
+            format!("cargo build {}", exec::ending(status)),
+            "read the compiler's messages; then run it again",
+        );
+        bail!(match log {
+            Some(log) => failure.log(log),
+            None => failure,
+        });
+    }
+    Ok(reader.join().unwrap_or_default())
 }
 
 /// Log of the compiler.

@@ -12,6 +12,7 @@ use nix::unistd::geteuid;
 use crate::files;
 use crate::ports::Ports;
 use crate::process;
+use crate::screen;
 
 /// Which instance of this checkout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,6 +139,20 @@ impl Instance {
     pub(crate) fn lock(&self) -> Result<Flock<fs::File>> {
         lock(&self.state.join("run/up.lock"), Duration::ZERO)
             .context("another `cargo xtask` works on this instance; wait for it to end")
+    }
+
+    /// Takes the instance for the whole of a run that makes and removes it; another such run is waited for.
+    pub(crate) fn reserve(&self) -> Result<Flock<fs::File>> {
+        let path = self.state.with_extension("lock");
+        files::directory(&state_root()?, 0o755, None)?;
+        if let Ok(reserved) = lock(&path, Duration::ZERO) {
+            return Ok(reserved);
+        }
+        screen::say(&format!(
+            "· another run uses the instance `{}`; waiting for it to end",
+            self.name.as_str()
+        ));
+        lock(&path, Duration::from_secs(2 * 3600))
     }
 
     /// Log of a service or stage.

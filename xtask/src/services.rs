@@ -272,7 +272,13 @@ impl Context<'_> {
         ] {
             environment.insert(name.to_owned(), value);
         }
-        for passed in ["LOG_LEVEL", "LOG_FORMAT", "POOL_CAPACITY", "POOL_WEB_WORKERS", "WORKER_CONCURRENCY"] {
+        for passed in [
+            "LOG_LEVEL",
+            "LOG_FORMAT",
+            "POOL_CAPACITY",
+            "POOL_WEB_WORKERS",
+            "WORKER_CONCURRENCY",
+        ] {
             if let Ok(value) = std::env::var(passed) {
                 environment.insert(passed.to_owned(), value);
             }

@@ -214,7 +214,7 @@ impl Session {
     pub async fn databases(&mut self) -> Result<Vec<DatabaseEntry>, ServerError> {
         let rows = within(
             "listing databases",
-            sqlx::query_as::<_, (String, bool, i64)>(
+            sqlx::query_as::<_, (String, bool, Option<i64>)>(
                 "SELECT d.datname, shobj_description(d.oid, 'pg_database') IS NOT NULL, pg_database_size(d.oid)
                  FROM pg_database d JOIN pg_roles r ON r.oid = d.datdba
                  WHERE r.rolname = current_user ORDER BY d.datname",
@@ -225,10 +225,11 @@ impl Session {
         Ok(rows
             .into_iter()
             .filter_map(|(name, finished, bytes)| {
+                // One that is dropped meanwhile has no size any more.
                 Some(DatabaseEntry {
                     name: name.parse().ok()?,
                     finished,
-                    bytes,
+                    bytes: bytes?,
                 })
             })
             .collect())

@@ -377,10 +377,7 @@ impl Watched {
             Leftovers::Group => {
                 let mut found =
                     Record::read(&self.folder, name).map_or_else(Vec::new, |record| record.identity.group());
-                found.extend(process::with_environment(&format!(
-                    "{MARKER}={}",
-                    self.marker()
-                )));
+                found.extend(process::with_environment(&format!("{MARKER}={}", self.marker())));
                 found
             }
             Leftovers::WorkingDirectory(directory) => process::running_in(directory),

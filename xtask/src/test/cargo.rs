@@ -1,9 +1,7 @@
-//! Cargo compiles the tests; their programs are run here, their output goes to the screen as it comes, and their
-//! results are counted.
+//! Runs compiled test programs: their output goes to the screen as it comes, and their results are counted.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -11,65 +9,12 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
 use super::{Plan, Summary};
+use crate::build::Artifact;
 use crate::instance::Instance;
 use crate::{build, exec, interrupt, screen};
 
-/// Longest time of one cargo command: compiling everything on a slow machine, or all tests.
+/// Longest time of one cargo command or test program.
 const DEADLINE: Duration = Duration::from_secs(2 * 3600);
-
-/// A compiled test program.
-pub(super) struct Program {
-    package: String,
-    name: String,
-    path: PathBuf,
-    folder: PathBuf,
-}
-
-/// Compiles all test programs of the workspace. Always all: a package compiled alone chooses other features of its
-/// dependencies, and they would be compiled again.
-pub(super) fn compile(instance: &Instance) -> Result<Vec<Program>> {
-    let mut command = build::cargo(instance);
-    command.args([
-        "test",
-        "--workspace",
-        "--no-run",
-        "--message-format=json-render-diagnostics",
-    ]);
-    command.stdin(Stdio::null()).stdout(Stdio::piped());
-    let mut child = interrupt::spawn(&mut command).context("cannot start cargo")?;
-    let output = child.stdout.take().context("its output is a pipe")?;
-    let reader = std::thread::spawn(move || {
-        let lines = BufReader::new(output).lines().map_while(std::result::Result::ok);
-        lines
-            .filter_map(|line| program(&serde_json::from_str(&line).ok()?))
-            .collect()
-    });
-    let status = exec::wait(&mut child, "cargo test", DEADLINE)?;
-    if !status.success() {
-        bail!("cargo {}", exec::ending(status));
-    }
-    Ok(reader.join().unwrap_or_default())
-}
-
-/// Reads a message of cargo's about an artifact
-/// (<https://doc.rust-lang.org/cargo/reference/external-tools.html#artifact-messages>).
-fn program(message: &Value) -> Option<Program> {
-    let is_test = message["reason"] == "compiler-artifact" && message["profile"]["test"] == true;
-    let path = message["executable"].as_str().filter(|_| is_test)?;
-    let folder = Path::new(message["manifest_path"].as_str()?).parent()?.to_owned();
-    // `path+file:///checkout/jobs#0.1.0`, or `…/api#odoo-saas-api@0.1.0` where the folder has another name.
-    let (location, version) = message["package_id"].as_str()?.rsplit_once('#')?;
-    let package = version
-        .split_once('@')
-        .map_or_else(|| location.rsplit('/').next(), |(name, _)| Some(name))?;
-    let name = message["target"]["name"].as_str()?;
-    Some(Program {
-        package: package.to_owned(),
-        name: name.to_owned(),
-        path: path.into(),
-        folder,
-    })
-}
 
 /// Names of the workspace's packages.
 pub(super) fn packages(instance: &Instance) -> Result<Vec<String>> {
@@ -101,12 +46,12 @@ pub(super) fn run(command: &mut Command) -> Result<()> {
 
 /// Runs test programs one after the other and counts their results. No packages means all.
 pub(super) fn run_programs(
-    programs: &[Program],
+    compiled: &[Artifact],
     plan: &Plan,
     environment: &BTreeMap<&'static str, String>,
     summary: &mut Summary,
 ) -> Result<()> {
-    for program in programs {
+    for program in compiled.iter().filter(|artifact| artifact.is_test) {
         if !plan.packages.is_empty() && !plan.packages.contains(&program.package) {
             continue;
         }

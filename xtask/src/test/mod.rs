@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 use crate::access::Access;
-use crate::build::{self, Profile};
+use crate::build::{self, Artifact, Selection};
 use crate::install::{self, Purpose};
 use crate::instance::{self, Instance, Name};
 use crate::postgres::{self, Cluster};
@@ -62,6 +62,7 @@ pub(crate) fn command(names: &[String]) -> Result<ExitCode> {
     let begin = Instant::now();
     let mut instance = Instance::open(Name::Test)?;
     let plan = Plan::of(&instance, names)?;
+    let _reserved = plan.tests.then(|| instance.reserve()).transpose()?;
     let mut summary = Summary::default();
     let outcome = run(&mut instance, &plan, &mut summary);
     let interrupted = interrupt::requested();
@@ -127,12 +128,12 @@ fn run(instance: &mut Instance, plan: &Plan, summary: &mut Summary) -> Result<()
     }
     interrupted()?;
     say("· compiling the tests");
-    let programs = cargo::compile(instance).context("the tests do not compile")?;
+    let compiled = build::compile(instance, Selection::Tests, None).context("the tests do not compile")?;
     let environment = match plan.extent() {
-        Some(extent) => start(instance, extent)?,
+        Some(extent) => start(instance, extent, &compiled)?,
         None => BTreeMap::new(),
     };
-    cargo::run_programs(&programs, plan, &environment, summary)?;
+    cargo::run_programs(&compiled, plan, &environment, summary)?;
     if plan.packages.is_empty() && plan.filters.is_empty() {
         cargo::run_documentation(instance, summary)?;
     }
@@ -140,7 +141,11 @@ fn run(instance: &mut Instance, plan: &Plan, summary: &mut Summary) -> Result<()
 }
 
 /// Starts what the tests need on a fresh instance and tells them where it is.
-fn start(instance: &mut Instance, extent: Extent) -> Result<BTreeMap<&'static str, String>> {
+fn start(
+    instance: &mut Instance,
+    extent: Extent,
+    compiled: &[Artifact],
+) -> Result<BTreeMap<&'static str, String>> {
     if instance.exists() {
         // A run that was killed left it.
         down::take_down(instance, true)?;
@@ -151,7 +156,7 @@ fn start(instance: &mut Instance, extent: Extent) -> Result<BTreeMap<&'static st
     } else {
         Purpose::Run
     };
-    let facts = up::bring_up(instance, purpose, Profile::Dev, extent)?;
+    let facts = up::bring_up(instance, purpose, Some(compiled), extent)?;
     variables(instance, &facts)
 }
 

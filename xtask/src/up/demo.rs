@@ -107,6 +107,7 @@ fn create(instance: &Instance, client: &mut Client) -> Result<Value> {
     let body = json!({ "slug": SLUG, "name": "Demo", "admin": { "email": ADMIN_EMAIL } });
     let key = secrets::password()?;
     let mut shown = String::new();
+    let mut retried = false;
     loop {
         let answer = client.call(
             "POST",
@@ -128,6 +129,21 @@ fn create(instance: &Instance, client: &mut Client) -> Result<Value> {
         }
         show_progress(client, &mut shown);
         demand_steady(instance)?;
+        if let Some(failed) = failed_preparation(client)? {
+            if retried {
+                bail!(
+                    Failure::new(
+                        format!("preparing the first pool failed: {failed}"),
+                        "see the worker's log; then run `cargo xtask up` again",
+                    )
+                    .log(&instance.log("worker"))
+                );
+            }
+            // The api asks for what is missing when it starts.
+            retried = true;
+            screen::say("· tenant: an earlier preparation of the pool failed; asking for it again");
+            super::restart(instance, "api")?;
+        }
         if Instant::now() >= end {
             bail!(
                 Failure::new(
@@ -151,6 +167,23 @@ fn create(instance: &Instance, client: &mut Client) -> Result<Value> {
     }
 }
 
+/// Why the last preparation of a pool or template failed, where none is on its way.
+fn failed_preparation(client: &mut Client) -> Result<Option<String>> {
+    let page = client.get("/v1/operations?limit=50")?;
+    let mut newest = std::collections::BTreeMap::new();
+    // Newest first: the first of a kind tells how it is.
+    for operation in page["items"].as_array().into_iter().flatten() {
+        let kind = operation["kind"].as_str().unwrap_or_default();
+        if matches!(kind, "pool.start" | "template.build") {
+            newest.entry(kind.to_owned()).or_insert(operation);
+        }
+    }
+    let failed = newest
+        .into_iter()
+        .find(|(_, operation)| operation["status"] == "failed");
+    Ok(failed.map(|(kind, operation)| format!("{kind}: {}", operation["error"]["message"])))
+}
+
 /// Says what the running operations do, when that changes.
 fn show_progress(client: &mut Client, shown: &mut String) {
     let Ok(page) = client.get("/v1/operations?status=running&limit=20") else {
@@ -159,7 +192,12 @@ fn show_progress(client: &mut Client, shown: &mut String) {
     for operation in page["items"].as_array().into_iter().flatten() {
         let progress = &operation["progress"];
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let line = format!("{} {} {}", text(&operation["kind"]), text(&progress["step"]), text(&progress["message"]));
+        let line = format!(
+            "{} {} {}",
+            text(&operation["kind"]),
+            text(&progress["step"]),
+            text(&progress["message"])
+        );
         if *shown != line {
             screen::say(&format!("· tenant: {} {} %", line.trim(), progress["percent"]));
             *shown = line;

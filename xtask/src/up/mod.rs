@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 use crate::access::Access;
-use crate::build::{self, Profile};
+use crate::build::{self, Artifact};
 use crate::docker::{self, Engine};
 use crate::http::{self, Address, Body, Request};
 use crate::install::{self, Purpose};
@@ -31,7 +31,7 @@ pub(crate) fn command(overrides: &Overrides) -> Result<ExitCode> {
     let begin = Instant::now();
     let mut instance = Instance::open(Name::Main)?;
     instance.ports.apply(overrides)?;
-    bring_up(&instance, Purpose::Run, Profile::Dev, Extent::Platform)?;
+    bring_up(&instance, Purpose::Run, None, Extent::Platform)?;
     let access = Access::read(&instance).context("access.json was just written")?;
     screen::say(&format!(
         "\nready after {}\n\n\
@@ -73,11 +73,11 @@ pub(crate) struct Facts {
     pub(crate) accounts: Accounts,
 }
 
-/// Brings an instance up, or finds that it is.
+/// Brings an instance up, or finds that it is. Programs that were compiled already are given; else they are compiled.
 pub(crate) fn bring_up(
     instance: &Instance,
     purpose: Purpose,
-    profile: Profile,
+    compiled: Option<&[Artifact]>,
     extent: Extent,
 ) -> Result<Facts> {
     instance.create()?;
@@ -93,7 +93,7 @@ pub(crate) fn bring_up(
         Ok(accounts)
     })?;
     stage("firewall", None, || guard_networks(instance))?;
-    let (engine, image) = prepare(instance, &accounts, profile, extent)?;
+    let (engine, image) = prepare(instance, &accounts, compiled, extent)?;
     let facts = Facts {
         engine,
         image,
@@ -136,14 +136,14 @@ fn start_and_welcome(instance: &Instance, facts: &Facts) -> Result<()> {
 fn prepare(
     instance: &Instance,
     accounts: &Accounts,
-    profile: Profile,
+    compiled: Option<&[Artifact]>,
     extent: Extent,
 ) -> Result<(Engine, String)> {
     std::thread::scope(|scope| {
         let built = scope.spawn(|| match extent {
             Extent::Stores => Ok(()),
             Extent::Platform => stage("programs", Some(&build::log(instance)), || {
-                build::ensure(instance, profile)
+                build::install(instance, compiled)
             }),
         });
         let imaged = scope.spawn(|| {
@@ -278,6 +278,15 @@ fn put(instance: &Instance, services: Vec<Service>) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// Restarts a service and waits until the API is ready again.
+fn restart(instance: &Instance, name: &str) -> Result<()> {
+    if let Some(record) = Record::read(&instance.state, name) {
+        record.identity.signal(nix::sys::signal::Signal::SIGTERM);
+        record.identity.wait_gone(Duration::from_secs(45));
+    }
+    wait_for_api(instance)
 }
 
 /// Waits until the API, asked through the edge, says that it is ready.
