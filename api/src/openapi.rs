@@ -7,8 +7,8 @@ use serde_json::json;
 use utoipa::{
     ToSchema as _,
     openapi::{
-        ComponentsBuilder, ContentBuilder, HeaderBuilder, InfoBuilder, License, ObjectBuilder, OpenApi, OpenApiBuilder,
-        PathItem, Paths, Ref, ResponseBuilder, SecurityRequirement, Type,
+        ComponentsBuilder, ContentBuilder, HeaderBuilder, InfoBuilder, License, ObjectBuilder, OpenApi,
+        OpenApiBuilder, PathItem, Paths, Ref, ResponseBuilder, SecurityRequirement, Type,
         extensions::ExtensionsBuilder,
         path::{HttpMethod, OperationBuilder},
         security::{Http, HttpAuthScheme, SecurityScheme},
@@ -25,7 +25,10 @@ const TAGS: &[(&str, &str)] = &[
     ("auth", "Credentials: signing in, refreshing, logging out."),
     ("me", "Who is calling."),
     ("tenants", "Odoo databases with what belongs to them."),
-    ("operations", "Long-running pieces of work: their status, progress and errors."),
+    (
+        "operations",
+        "Long-running pieces of work: their status, progress and errors.",
+    ),
     ("system", "What the platform says of itself."),
 ];
 
@@ -106,13 +109,19 @@ fn operation(endpoint: &Endpoint) -> utoipa::openapi::path::Operation {
     operation = match sketch.permission {
         Some(permission) => operation
             .security(SecurityRequirement::new::<_, [&str; 0], &str>("bearer", []))
-            .extensions(Some(ExtensionsBuilder::new().add("x-required-permission", permission).build())),
+            .extensions(Some(
+                ExtensionsBuilder::new()
+                    .add("x-required-permission", permission)
+                    .build(),
+            )),
         // An empty list: no credential.
         None => operation.securities(Some([])),
     };
     for (status, answer) in &sketch.answers {
         let mut answer = answer.clone();
-        answer.headers.insert("X-Request-Id".to_owned(), request_id_header().into());
+        answer
+            .headers
+            .insert("X-Request-Id".to_owned(), request_id_header().into());
         operation = operation.response(status.to_string(), answer);
     }
     let mut by_status: BTreeMap<u16, Vec<ErrorCode>> = BTreeMap::new();
@@ -143,7 +152,10 @@ fn refusal(codes: &[ErrorCode]) -> utoipa::openapi::Response {
         .description(description)
         .content("application/problem+json", content)
         .header("X-Request-Id", request_id_header());
-    if codes.iter().any(|code| [409, 503].contains(&code.status().as_u16())) {
+    if codes
+        .iter()
+        .any(|code| [409, 503].contains(&code.status().as_u16()))
+    {
         response = response.header(
             "Retry-After",
             HeaderBuilder::new()
@@ -167,12 +179,66 @@ fn refusal(codes: &[ErrorCode]) -> utoipa::openapi::Response {
 fn request_id_header() -> utoipa::openapi::Header {
     HeaderBuilder::new()
         .description(Some("The request's id, as in the logs."))
-        .schema(Some(ObjectBuilder::new().schema_type(Type::String).examples([json!("01934f6e-7a10-7cc0-8d4e-5f60718293a4")])))
+        .schema(Some(
+            ObjectBuilder::new()
+                .schema_type(Type::String)
+                .examples([json!("01934f6e-7a10-7cc0-8d4e-5f60718293a4")]),
+        ))
         .build()
 }
 
 /// The document as it is served and committed.
 #[must_use]
 pub fn text(table: &RouteTable) -> String {
-    document(table).to_pretty_json().expect("the document is plain data")
+    document(table)
+        .to_pretty_json()
+        .expect("the document is plain data")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn the_committed_document_is_what_the_code_says() {
+        let committed = include_str!("../../openapi/openapi.json");
+        assert!(committed == text(&crate::table()), "write it anew: cargo xtask openapi");
+    }
+
+    #[test]
+    fn the_page_of_error_codes_is_what_the_code_says() {
+        let committed = include_str!("../../docs/errors.md");
+        assert!(committed == crate::problem::reference(), "write it anew: cargo xtask openapi");
+    }
+
+    #[test]
+    fn every_endpoint_is_described_and_named_once() {
+        let table = crate::table();
+        let mut names = HashSet::new();
+        for endpoint in table.endpoints() {
+            assert!(names.insert(endpoint.operation_id), "{} is named twice", endpoint.operation_id);
+            assert!(TAGS.iter().any(|(tag, _)| *tag == endpoint.tag), "{endpoint:?} has no known tag");
+            assert!(!endpoint.summary.is_empty() && !endpoint.description.is_empty(), "{endpoint:?} says nothing");
+            assert!(!endpoint.sketch.answers.is_empty(), "{endpoint:?} answers nothing");
+            let public = endpoint.sketch.permission.is_none();
+            let says_so = endpoint.description.contains("Public");
+            assert_eq!(public, says_so, "{endpoint:?}: a public endpoint says why it is, and no other does");
+        }
+    }
+
+    #[test]
+    fn only_known_permissions_are_demanded_and_each_is_demanded_somewhere() {
+        let table = crate::table();
+        let demanded: HashSet<&str> = table.endpoints().filter_map(|endpoint| endpoint.sketch.permission).collect();
+        let known: HashSet<&str> = platform::permissions::TABLE.iter().map(|row| row.id).collect();
+        assert_eq!(demanded, known);
+    }
+
+    #[test]
+    fn codes_are_unique() {
+        let codes: HashSet<&str> = ErrorCode::ALL.iter().map(|code| code.code()).collect();
+        assert_eq!(codes.len(), ErrorCode::ALL.len());
+    }
 }

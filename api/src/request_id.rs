@@ -32,7 +32,11 @@ impl RequestId {
     /// The id that a request was given.
     #[must_use]
     pub fn of(request: &HttpRequest) -> Self {
-        request.extensions().get::<Self>().cloned().unwrap_or_else(Self::new)
+        request
+            .extensions()
+            .get::<Self>()
+            .cloned()
+            .unwrap_or_else(Self::new)
     }
 
     fn new() -> Self {
@@ -42,7 +46,9 @@ impl RequestId {
     fn accepted(value: &HeaderValue) -> Option<Self> {
         let text = value.to_str().ok()?;
         let fine = (1..=128).contains(&text.len())
-            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
+            && text
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
         fine.then(|| Self(text.into()))
     }
 }
@@ -77,7 +83,10 @@ where
     type Future = std::future::Ready<Result<Self::Transform, ()>>;
 
     fn new_transform(&self, service: S) -> Self::Future {
-        std::future::ready(Ok(Middleware { service: Rc::new(service), metrics: self.metrics.clone() }))
+        std::future::ready(Ok(Middleware {
+            service: Rc::new(service),
+            metrics: self.metrics.clone(),
+        }))
     }
 }
 
@@ -102,7 +111,11 @@ where
     fn call(&self, request: ServiceRequest) -> Self::Future {
         let begun = Instant::now();
         let (service, metrics) = (self.service.clone(), self.metrics.clone());
-        let id = request.headers().get(&HEADER).and_then(RequestId::accepted).unwrap_or_else(RequestId::new);
+        let id = request
+            .headers()
+            .get(&HEADER)
+            .and_then(RequestId::accepted)
+            .unwrap_or_else(RequestId::new);
         request.extensions_mut().insert(id.clone());
         Box::pin(async move {
             let outcome = AssertUnwindSafe(service.call(request)).catch_unwind().await;
@@ -119,7 +132,10 @@ where
             if let Ok(value) = HeaderValue::from_str(id.as_str()) {
                 response.headers_mut().insert(HEADER, value);
             }
-            let route = response.request().match_pattern().unwrap_or_else(|| "unmatched".to_owned());
+            let route = response
+                .request()
+                .match_pattern()
+                .unwrap_or_else(|| "unmatched".to_owned());
             let (method, status) = (response.request().method(), response.status().as_u16());
             metrics.observe(method.as_str(), &route, status, begun.elapsed());
             tracing::info!(
@@ -147,7 +163,9 @@ fn with_problem<B: MessageBody + 'static>(
         return response;
     }
     let carried = response.response().extensions().get::<ApiError>().cloned();
-    let problem = carried.unwrap_or_else(|| ApiError::of_status(status)).problem(id.as_str());
+    let problem = carried
+        .unwrap_or_else(|| ApiError::of_status(status))
+        .problem(id.as_str());
     let (request, old) = response.into_parts();
     let mut new = HttpResponse::build(old.status());
     for (name, value) in old.headers() {

@@ -64,7 +64,12 @@ pub async fn serve(settings: ApiSettings) -> Result<(), Box<dyn std::error::Erro
             .set_number_of_retries(1),
     )?;
     let watcher = Watcher::new(database.clone(), bell.clone(), WatcherOptions::default());
-    let relay = Relay::new(database.clone(), bell.clone(), RelayOptions::default(), job_metrics.clone());
+    let relay = Relay::new(
+        database.clone(),
+        bell.clone(),
+        RelayOptions::default(),
+        job_metrics.clone(),
+    );
     let sweeper = Sweeper::new(database, bell, SweeperOptions::default(), job_metrics);
 
     let ending = CancellationToken::new();
@@ -79,17 +84,20 @@ pub async fn serve(settings: ApiSettings) -> Result<(), Box<dyn std::error::Erro
     tasks.spawn(async move { keep_house(&housekeeper, token).await });
 
     let table = Arc::new(crate::table());
-    let state = web::Data::new(State { platform, watcher, redis, openapi: openapi::text(&table).into() });
-    let server = HttpServer::new(move || {
-        application(state.clone(), http_metrics.clone(), table.clone())
-    })
-    .workers(std::thread::available_parallelism().map_or(2, std::num::NonZero::get))
-    .client_request_timeout(Duration::from_secs(30))
-    .keep_alive(Duration::from_secs(75))
-    .shutdown_timeout(20)
-    .bind(settings.listen)
-    .map_err(|error| format!("LISTEN: can't listen on {}: {error}", settings.listen))?
-    .run();
+    let state = web::Data::new(State {
+        platform,
+        watcher,
+        redis,
+        openapi: openapi::text(&table).into(),
+    });
+    let server = HttpServer::new(move || application(state.clone(), http_metrics.clone(), table.clone()))
+        .workers(std::thread::available_parallelism().map_or(2, std::num::NonZero::get))
+        .client_request_timeout(Duration::from_secs(30))
+        .keep_alive(Duration::from_secs(75))
+        .shutdown_timeout(20)
+        .bind(settings.listen)
+        .map_err(|error| format!("LISTEN: can't listen on {}: {error}", settings.listen))?
+        .run();
     let metrics_server = telemetry::serve_metrics(registry, shared.metrics_listen)?;
     tracing::info!(listen = %settings.listen, metrics = %shared.metrics_listen, "the api is listening");
 
@@ -100,7 +108,10 @@ pub async fn serve(settings: ApiSettings) -> Result<(), Box<dyn std::error::Erro
     metrics_handle.stop(true).await;
     metrics_task.await??;
     tasks.close();
-    if tokio::time::timeout(Duration::from_secs(10), tasks.wait()).await.is_err() {
+    if tokio::time::timeout(Duration::from_secs(10), tasks.wait())
+        .await
+        .is_err()
+    {
         tracing::warn!("a background task did not end in time");
     }
     tracing::info!("the api has ended");

@@ -1,6 +1,9 @@
 //! SeaORM entities of the control plane's database, the typed ids that name its rows, and the closed sets of values
 //! that its columns hold. Rules live in `platform`; the tables of durable operations live in `jobs`.
-#![allow(missing_docs, reason = "an entity's columns are documented by the migration that makes them")]
+#![allow(
+    missing_docs,
+    reason = "an entity's columns are documented by the migration that makes them"
+)]
 
 pub mod database_server;
 pub mod id;

@@ -15,7 +15,10 @@ impl MigrationName for ControlPlane {
 #[async_trait::async_trait]
 impl MigrationTrait for ControlPlane {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        manager.get_connection().execute_unprepared(include_str!("sql/0001_control_plane.sql")).await?;
+        manager
+            .get_connection()
+            .execute_unprepared(include_str!("sql/0001_control_plane.sql"))
+            .await?;
         Ok(())
     }
 }
@@ -43,8 +46,12 @@ pub async fn migrate(database: &sea_orm_migration::sea_orm::DatabaseConnection) 
     // Held to the end of the transaction that surrounds all: a second migrator waits, then finds nothing to do.
     const MIGRATION_LOCK: i64 = 0x6f64_6f6f_7361_6173;
     let transaction = database.begin().await?;
-    transaction.execute_unprepared(&format!("SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")).await?;
+    transaction
+        .execute_unprepared(&format!("SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
+        .await?;
     Migrator::up(&transaction, None).await?;
-    transaction.execute_unprepared(include_str!("sql/grants.sql")).await?;
+    transaction
+        .execute_unprepared(include_str!("sql/grants.sql"))
+        .await?;
     transaction.commit().await
 }

@@ -65,7 +65,11 @@ impl Platform {
         if identity.role < P::LEAST || (P::ROOT_ONLY && !identity.root) {
             return Err(Error::Forbidden { permission: P::ID });
         }
-        Ok(Caller { platform: self.clone(), identity, permission: PhantomData })
+        Ok(Caller {
+            platform: self.clone(),
+            identity,
+            permission: PhantomData,
+        })
     }
 }
 
@@ -99,7 +103,9 @@ impl<P: Permission> Caller<P> {
     /// # Errors
     /// The database doesn't answer.
     pub async fn log_out(&self) -> Result<(), Error> {
-        self.platform.end_session(self.identity.session, chrono::Utc::now()).await
+        self.platform
+            .end_session(self.identity.session, chrono::Utc::now())
+            .await
     }
 
     /// The ids of all that the caller may do.
@@ -140,8 +146,12 @@ impl<P: Permission> Caller<P> {
         use sea_orm::EntityTrait as _;
 
         let database = self.platform.database();
-        let user = entity::user::Entity::find_by_id(self.identity.user).one(database).await?;
-        let organization = entity::organization::Entity::find_by_id(self.identity.organization).one(database).await?;
+        let user = entity::user::Entity::find_by_id(self.identity.user)
+            .one(database)
+            .await?;
+        let organization = entity::organization::Entity::find_by_id(self.identity.organization)
+            .one(database)
+            .await?;
         let (user, organization) = user.zip(organization).ok_or(Error::Unauthenticated)?;
         Ok(Profile { user, organization })
     }

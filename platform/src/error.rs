@@ -28,12 +28,20 @@ pub enum Place {
 impl Violation {
     /// A violation in the body.
     pub fn at(pointer: impl Into<String>, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { place: Place::Pointer(pointer.into()), code, detail: detail.into() }
+        Self {
+            place: Place::Pointer(pointer.into()),
+            code,
+            detail: detail.into(),
+        }
     }
 
     /// A violation in a query parameter or header.
     pub fn of_parameter(name: impl Into<String>, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { place: Place::Parameter(name.into()), code, detail: detail.into() }
+        Self {
+            place: Place::Parameter(name.into()),
+            code,
+            detail: detail.into(),
+        }
     }
 }
 
@@ -124,7 +132,11 @@ impl Error {
 impl From<DbErr> for Error {
     fn from(error: DbErr) -> Self {
         if database_is_away(&error) {
-            return Self::Unavailable { part: "the database", retry_after: Duration::from_secs(2), source: error.into() };
+            return Self::Unavailable {
+                part: "the database",
+                retry_after: Duration::from_secs(2),
+                source: error.into(),
+            };
         }
         Self::Internal(error.to_string())
     }
@@ -137,7 +149,9 @@ fn database_is_away(error: &DbErr) -> bool {
         DbErr::Exec(runtime) | DbErr::Query(runtime) => runtime,
         _ => return false,
     };
-    let RuntimeErr::SqlxError(error) = runtime else { return false };
+    let RuntimeErr::SqlxError(error) = runtime else {
+        return false;
+    };
     match &**error {
         sea_orm::SqlxError::Io(_) | sea_orm::SqlxError::PoolTimedOut | sea_orm::SqlxError::PoolClosed => true,
         sea_orm::SqlxError::Database(error) => error.code().is_some_and(|code| {

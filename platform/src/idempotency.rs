@@ -3,8 +3,8 @@
 
 use entity::idempotency_record;
 use sea_orm::{
-    ActiveValue::Set, ColumnTrait as _, ConnectionTrait as _, DatabaseTransaction, EntityTrait as _, QueryFilter as _,
-    Statement, TransactionTrait as _,
+    ActiveValue::Set, ColumnTrait as _, ConnectionTrait as _, DatabaseTransaction, EntityTrait as _,
+    QueryFilter as _, Statement, TransactionTrait as _,
 };
 use serde_json::Value;
 use uuid::Uuid;
@@ -60,7 +60,9 @@ impl Platform {
             if !claimed {
                 return Err(Error::IdempotencyInFlight);
             }
-            let known = idempotency_record::Entity::find_by_id((credential, once.key.clone())).one(&transaction).await?;
+            let known = idempotency_record::Entity::find_by_id((credential, once.key.clone()))
+                .one(&transaction)
+                .await?;
             if let Some(known) = known {
                 if known.created_at > chrono::Utc::now() - chrono::Duration::hours(KEPT_HOURS) {
                     return if known.request_hash == once.request_hash {
@@ -69,7 +71,9 @@ impl Platform {
                         Err(Error::IdempotencyKeyReused)
                     };
                 }
-                idempotency_record::Entity::delete_by_id((credential, once.key.clone())).exec(&transaction).await?;
+                idempotency_record::Entity::delete_by_id((credential, once.key.clone()))
+                    .exec(&transaction)
+                    .await?;
             }
         }
         let done = work(&transaction).await?;
@@ -94,7 +98,10 @@ impl Platform {
     /// The database doesn't answer.
     pub async fn forget_old_answers(&self) -> Result<u64, Error> {
         let deleted = idempotency_record::Entity::delete_many()
-            .filter(idempotency_record::Column::CreatedAt.lt(chrono::Utc::now() - chrono::Duration::hours(KEPT_HOURS)))
+            .filter(
+                idempotency_record::Column::CreatedAt
+                    .lt(chrono::Utc::now() - chrono::Duration::hours(KEPT_HOURS)),
+            )
             .exec(self.database())
             .await?;
         Ok(deleted.rows_affected)
@@ -113,7 +120,9 @@ impl<P: crate::permissions::Permission> crate::caller::Caller<P> {
         record: impl FnOnce(&T) -> Value,
     ) -> Result<Effect<T>, Error> {
         // The credential is the user in its organization: a refreshed session is no new client.
-        let Identity { user, organization, .. } = self.identity();
+        let Identity {
+            user, organization, ..
+        } = self.identity();
         let credential = Uuid::from_u128(user.0.as_u128() ^ organization.0.as_u128().rotate_left(64));
         self.platform().once(credential, once, work, record).await
     }

@@ -23,8 +23,8 @@ use auth::TokenKeys;
 pub use entity::{self, id, values};
 use error::Error;
 use paging::PageTokens;
-use seal::MasterKey;
 use sea_orm::{ConnectOptions, Database, DatabaseConnection};
+use seal::MasterKey;
 use secrecy::{ExposeSecret as _, SecretString};
 use settings::Domains;
 
@@ -43,16 +43,29 @@ impl Platform {
     ///
     /// # Errors
     /// The database doesn't answer, or its keys don't open with the master key.
-    pub async fn open(database: DatabaseConnection, master: MasterKey, domains: Domains) -> Result<Arc<Self>, Error> {
+    pub async fn open(
+        database: DatabaseConnection,
+        master: MasterKey,
+        domains: Domains,
+    ) -> Result<Arc<Self>, Error> {
         let token_keys = TokenKeys::load(&database, &master, chrono::Utc::now()).await?;
         let page_tokens = PageTokens::new(&master);
-        Ok(Arc::new(Self { database, master, domains, page_tokens, token_keys: RwLock::new(Arc::new(token_keys)) }))
+        Ok(Arc::new(Self {
+            database,
+            master,
+            domains,
+            page_tokens,
+            token_keys: RwLock::new(Arc::new(token_keys)),
+        }))
     }
 
     /// The keys that sign and verify access tokens.
     #[must_use]
     pub fn token_keys(&self) -> Arc<TokenKeys> {
-        self.token_keys.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+        self.token_keys
+            .read()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .clone()
     }
 
     /// Public names.
@@ -120,6 +133,12 @@ pub async fn connect(url: &SecretString, name: &str, connections: u32) -> Result
 /// # Errors
 /// The database doesn't answer, or a migration failed; then nothing of it has been done.
 pub async fn migrate(url: &SecretString) -> Result<(), Error> {
-    let database = Database::connect(ConnectOptions::new(url.expose_secret()).max_connections(1).sqlx_logging(false).to_owned()).await?;
+    let database = Database::connect(
+        ConnectOptions::new(url.expose_secret())
+            .max_connections(1)
+            .sqlx_logging(false)
+            .to_owned(),
+    )
+    .await?;
     Ok(migration::migrate(&database).await?)
 }

@@ -37,7 +37,9 @@ impl PageTokens {
     /// With a key derived from the master key, so that all processes read each other's tokens.
     #[must_use]
     pub fn new(master: &MasterKey) -> Self {
-        Self { key: master.derive("page-token") }
+        Self {
+            key: master.derive("page-token"),
+        }
     }
 
     /// Reads a token of this list.
@@ -45,13 +47,24 @@ impl PageTokens {
     /// # Errors
     /// [`Error::InvalidPageToken`].
     pub fn read(&self, identity: &Identity, list: &impl Serialize, token: &str) -> Result<Uuid, Error> {
-        let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| Error::InvalidPageToken)?;
-        let (tag, rest) = bytes.split_first_chunk::<MAC_LEN>().ok_or(Error::InvalidPageToken)?;
+        let bytes = URL_SAFE_NO_PAD
+            .decode(token)
+            .map_err(|_| Error::InvalidPageToken)?;
+        let (tag, rest) = bytes
+            .split_first_chunk::<MAC_LEN>()
+            .ok_or(Error::InvalidPageToken)?;
         let (after, until) = rest.split_first_chunk::<16>().ok_or(Error::InvalidPageToken)?;
         let until = i64::from_be_bytes(until.try_into().map_err(|_| Error::InvalidPageToken)?);
         let after = Uuid::from_bytes(*after);
-        let good = self.mac(identity, list, after, until).verify_truncated_left(tag).is_ok();
-        if good && until > Utc::now().timestamp() { Ok(after) } else { Err(Error::InvalidPageToken) }
+        let good = self
+            .mac(identity, list, after, until)
+            .verify_truncated_left(tag)
+            .is_ok();
+        if good && until > Utc::now().timestamp() {
+            Ok(after)
+        } else {
+            Err(Error::InvalidPageToken)
+        }
     }
 
     /// Cuts a page of `limit` out of rows that were asked for with one more, and makes the token of the next one.
@@ -66,8 +79,14 @@ impl PageTokens {
         let limit = limit as usize;
         let more = rows.len() > limit;
         rows.truncate(limit);
-        let next_page = rows.last().filter(|_| more).map(|last| self.token(identity, list, id(last), Utc::now()));
-        Page { items: rows, next_page }
+        let next_page = rows
+            .last()
+            .filter(|_| more)
+            .map(|last| self.token(identity, list, id(last), Utc::now()));
+        Page {
+            items: rows,
+            next_page,
+        }
     }
 
     fn token(&self, identity: &Identity, list: &impl Serialize, after: Uuid, now: DateTime<Utc>) -> String {
@@ -115,7 +134,11 @@ mod tests {
         assert_eq!(tokens.read(&one, &("tenants", "active"), &token).unwrap(), row);
         assert!(tokens.read(&two, &("tenants", "active"), &token).is_err());
         assert!(tokens.read(&one, &("tenants", "failed"), &token).is_err());
-        assert!(PageTokens { key: [8; 32] }.read(&one, &("tenants", "active"), &token).is_err());
+        assert!(
+            PageTokens { key: [8; 32] }
+                .read(&one, &("tenants", "active"), &token)
+                .is_err()
+        );
     }
 
     #[test]
@@ -130,7 +153,8 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_makes_the_reader_panic(text in ".{0,80}") {
-            prop_assert!(PageTokens { key: [7; 32] }.read(&identity(), &"tenants", &text).is_err());
+            let refused = PageTokens { key: [7; 32] }.read(&identity(), &"tenants", &text).is_err();
+            prop_assert!(refused);
         }
     }
 }

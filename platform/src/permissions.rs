@@ -67,7 +67,11 @@ permissions! {
 /// The ids of what a role may do.
 #[must_use]
 pub fn of(role: Role, root: bool) -> Vec<&'static str> {
-    TABLE.iter().filter(|row| role >= row.least && (root || !row.root_only)).map(|row| row.id).collect()
+    TABLE
+        .iter()
+        .filter(|row| role >= row.least && (root || !row.root_only))
+        .map(|row| row.id)
+        .collect()
 }
 
 #[cfg(test)]
@@ -76,7 +80,11 @@ mod tests {
 
     #[test]
     fn a_higher_role_may_do_all_that_a_lower_one_may() {
-        let (viewer, admin, owner) = (of(Role::Viewer, false), of(Role::Admin, false), of(Role::Owner, false));
+        let (viewer, admin, owner) = (
+            of(Role::Viewer, false),
+            of(Role::Admin, false),
+            of(Role::Owner, false),
+        );
         assert!(viewer.iter().all(|id| admin.contains(id)));
         assert!(admin.iter().all(|id| owner.contains(id)));
         assert!(!viewer.contains(&"tenants.create"));

@@ -8,9 +8,10 @@ use entity::{
 use jobs::{NewOperation, Outcome, WhenBusy};
 use odoo::keys::{EdgeSecret, PoolKey, PoolKeyRing};
 pub use pool::Model as PoolRow;
-use sea_orm::{DatabaseTransaction, 
+use sea_orm::{
     ActiveValue::{NotSet, Set},
-    ColumnTrait as _, ConnectionTrait, DbErr, EntityTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _,
+    ColumnTrait as _, ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait as _, QueryFilter as _,
+    QueryOrder as _, QuerySelect as _,
     sea_query::Expr,
 };
 use secrecy::ExposeSecret as _;
@@ -46,7 +47,10 @@ impl PoolKeys {
     /// New ones.
     #[must_use]
     pub fn generate() -> Self {
-        Self { ring: PoolKeyRing::new(PoolKey::generate()), edge: EdgeSecret::generate() }
+        Self {
+            ring: PoolKeyRing::new(PoolKey::generate()),
+            edge: EdgeSecret::generate(),
+        }
     }
 
     fn seal(&self, master: &MasterKey, pool: PoolId) -> Result<Vec<u8>, Error> {
@@ -54,7 +58,10 @@ impl PoolKeys {
             ring: self.ring.to_text().expose_secret().to_owned(),
             edge: self.edge.expose().to_owned(),
         };
-        Ok(master.seal(&pool.to_string(), &serde_json::to_vec(&form).map_err(Error::internal)?))
+        Ok(master.seal(
+            &pool.to_string(),
+            &serde_json::to_vec(&form).map_err(Error::internal)?,
+        ))
     }
 
     /// Opens a pool's keys.
@@ -138,15 +145,29 @@ async fn enqueue_preparation(
 
 /// Tries again what could not be prepared: called at every start of the api, so that a repaired machine comes up.
 pub(crate) async fn prepare_again(transaction: &DatabaseTransaction) -> Result<(), Error> {
-    let failed_pool = pool::Entity::find().filter(pool::Column::Status.eq(Readiness::Failed)).one(transaction).await?;
-    let failed_template =
-        template::Entity::find().filter(template::Column::Status.eq(Readiness::Failed)).one(transaction).await?;
+    let failed_pool = pool::Entity::find()
+        .filter(pool::Column::Status.eq(Readiness::Failed))
+        .one(transaction)
+        .await?;
+    let failed_template = template::Entity::find()
+        .filter(template::Column::Status.eq(Readiness::Failed))
+        .one(transaction)
+        .await?;
     if failed_pool.is_none() && failed_template.is_none() {
         return Ok(());
     }
-    let root = organization::Entity::find().filter(organization::Column::ParentId.is_null()).one(transaction).await?;
-    let pool = pool::Entity::find().order_by_asc(pool::Column::Id).one(transaction).await?;
-    let template = template::Entity::find().order_by_desc(template::Column::Id).one(transaction).await?;
+    let root = organization::Entity::find()
+        .filter(organization::Column::ParentId.is_null())
+        .one(transaction)
+        .await?;
+    let pool = pool::Entity::find()
+        .order_by_asc(pool::Column::Id)
+        .one(transaction)
+        .await?;
+    let template = template::Entity::find()
+        .order_by_desc(template::Column::Id)
+        .one(transaction)
+        .await?;
     if let (Some(root), Some(pool), Some(template)) = (root, pool, template) {
         for id in failed_pool.iter().map(|row| row.id) {
             set_pool_status(transaction, id, Readiness::Preparing).await?;
@@ -164,7 +185,10 @@ pub(crate) async fn prepare_again(transaction: &DatabaseTransaction) -> Result<(
 /// # Errors
 /// [`Error::NotFound`].
 pub async fn get(database: &impl ConnectionTrait, id: PoolId) -> Result<PoolRow, Error> {
-    pool::Entity::find_by_id(id).one(database).await?.ok_or(Error::NotFound)
+    pool::Entity::find_by_id(id)
+        .one(database)
+        .await?
+        .ok_or(Error::NotFound)
 }
 
 /// Every pool.
@@ -172,7 +196,10 @@ pub async fn get(database: &impl ConnectionTrait, id: PoolId) -> Result<PoolRow,
 /// # Errors
 /// The database doesn't answer.
 pub async fn all(database: &impl ConnectionTrait) -> Result<Vec<PoolRow>, Error> {
-    Ok(pool::Entity::find().order_by_asc(pool::Column::Id).all(database).await?)
+    Ok(pool::Entity::find()
+        .order_by_asc(pool::Column::Id)
+        .all(database)
+        .await?)
 }
 
 /// One template.
@@ -180,7 +207,10 @@ pub async fn all(database: &impl ConnectionTrait) -> Result<Vec<PoolRow>, Error>
 /// # Errors
 /// [`Error::NotFound`].
 pub async fn template(database: &impl ConnectionTrait, id: TemplateId) -> Result<TemplateRow, Error> {
-    template::Entity::find_by_id(id).one(database).await?.ok_or(Error::NotFound)
+    template::Entity::find_by_id(id)
+        .one(database)
+        .await?
+        .ok_or(Error::NotFound)
 }
 
 /// Takes two free ports for a pool, once: the same ones from then on. `usable` says whether the machine has them free.
@@ -194,15 +224,25 @@ pub async fn take_ports(
     usable: impl Fn(u16) -> bool,
 ) -> Result<(u16, u16), Error> {
     // All pools are locked: two of them must not choose the same ports at the same time.
-    let pools = pool::Entity::find().order_by_asc(pool::Column::Id).lock_exclusive().all(transaction).await?;
+    let pools = pool::Entity::find()
+        .order_by_asc(pool::Column::Id)
+        .lock_exclusive()
+        .all(transaction)
+        .await?;
     let port = |port: i32| u16::try_from(port).map_err(Error::internal);
     let own = pools.iter().find(|pool| pool.id == id).ok_or(Error::NotFound)?;
     if let (Some(web), Some(gevent)) = (own.web_port, own.gevent_port) {
         return Ok((port(web)?, port(gevent)?));
     }
-    let taken: Vec<i32> = pools.iter().flat_map(|pool| [pool.web_port, pool.gevent_port]).flatten().collect();
+    let taken: Vec<i32> = pools
+        .iter()
+        .flat_map(|pool| [pool.web_port, pool.gevent_port])
+        .flatten()
+        .collect();
     let mut free = range.filter(|port| !taken.contains(&i32::from(*port)) && usable(*port));
-    let (Some(web), Some(gevent)) = (free.next(), free.next()) else { return Err(Error::NoCapacity) };
+    let (Some(web), Some(gevent)) = (free.next(), free.next()) else {
+        return Err(Error::NoCapacity);
+    };
     pool::Entity::update_many()
         .col_expr(pool::Column::WebPort, Expr::value(i32::from(web)))
         .col_expr(pool::Column::GeventPort, Expr::value(i32::from(gevent)))
@@ -216,7 +256,11 @@ pub async fn take_ports(
 ///
 /// # Errors
 /// The database doesn't answer.
-pub async fn start_ended(transaction: &DatabaseTransaction, id: PoolId, outcome: &Outcome) -> Result<(), DbErr> {
+pub async fn start_ended(
+    transaction: &DatabaseTransaction,
+    id: PoolId,
+    outcome: &Outcome,
+) -> Result<(), DbErr> {
     set_pool_status(transaction, id, readiness(outcome)).await
 }
 
@@ -224,7 +268,11 @@ pub async fn start_ended(transaction: &DatabaseTransaction, id: PoolId, outcome:
 ///
 /// # Errors
 /// The database doesn't answer.
-pub async fn build_ended(transaction: &DatabaseTransaction, id: TemplateId, outcome: &Outcome) -> Result<(), DbErr> {
+pub async fn build_ended(
+    transaction: &DatabaseTransaction,
+    id: TemplateId,
+    outcome: &Outcome,
+) -> Result<(), DbErr> {
     set_template_status(transaction, id, readiness(outcome)).await
 }
 
@@ -240,7 +288,10 @@ pub async fn describe_template(
 ) -> Result<(), DbErr> {
     template::Entity::update_many()
         .col_expr(template::Column::DatabaseName, Expr::value(database))
-        .col_expr(template::Column::Languages, Expr::value(serde_json::json!(languages)))
+        .col_expr(
+            template::Column::Languages,
+            Expr::value(serde_json::json!(languages)),
+        )
         .filter(template::Column::Id.eq(id))
         .exec(transaction)
         .await?;
@@ -248,10 +299,18 @@ pub async fn describe_template(
 }
 
 fn readiness(outcome: &Outcome) -> Readiness {
-    if *outcome == Outcome::Succeeded { Readiness::Ready } else { Readiness::Failed }
+    if *outcome == Outcome::Succeeded {
+        Readiness::Ready
+    } else {
+        Readiness::Failed
+    }
 }
 
-async fn set_pool_status(transaction: &DatabaseTransaction, id: PoolId, status: Readiness) -> Result<(), DbErr> {
+async fn set_pool_status(
+    transaction: &DatabaseTransaction,
+    id: PoolId,
+    status: Readiness,
+) -> Result<(), DbErr> {
     pool::Entity::update_many()
         .col_expr(pool::Column::Status, Expr::value(status))
         .col_expr(pool::Column::UpdatedAt, Expr::cust("now()"))

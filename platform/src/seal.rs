@@ -48,7 +48,13 @@ impl MasterKey {
         let nonce: [u8; NONCE_LEN] = rand::random();
         let ciphertext = self
             .cipher()
-            .encrypt(&nonce.into(), Payload { msg: secret, aad: belongs_to.as_bytes() })
+            .encrypt(
+                &nonce.into(),
+                Payload {
+                    msg: secret,
+                    aad: belongs_to.as_bytes(),
+                },
+            )
             .expect("AES-GCM seals everything shorter than 64 GiB");
         [nonce.as_slice(), &ciphertext].concat()
     }
@@ -58,10 +64,20 @@ impl MasterKey {
     /// # Errors
     /// It was sealed with another key, for another row, or has been changed.
     pub fn open(&self, belongs_to: &str, sealed: &[u8]) -> Result<SecretSlice<u8>, Error> {
-        let refuse = || Error::internal(format!("the sealed secret of {belongs_to} does not open with this master key"));
+        let refuse = || {
+            Error::internal(format!(
+                "the sealed secret of {belongs_to} does not open with this master key"
+            ))
+        };
         let (nonce, ciphertext) = sealed.split_first_chunk::<NONCE_LEN>().ok_or_else(refuse)?;
         self.cipher()
-            .decrypt(&(*nonce).into(), Payload { msg: ciphertext, aad: belongs_to.as_bytes() })
+            .decrypt(
+                &(*nonce).into(),
+                Payload {
+                    msg: ciphertext,
+                    aad: belongs_to.as_bytes(),
+                },
+            )
             .map(SecretSlice::from)
             .map_err(|_| refuse())
     }

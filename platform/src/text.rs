@@ -10,11 +10,59 @@ pub struct Slug(String);
 
 /// Labels that would confuse people or serve another purpose under the tenants' domain.
 const RESERVED_SLUGS: &[&str] = &[
-    "admin", "administrator", "api", "app", "assets", "auth", "autoconfig", "autodiscover", "billing", "blog", "cdn",
-    "console", "dashboard", "dev", "dns", "docs", "edge", "email", "ftp", "git", "grafana", "help", "imap", "internal",
-    "localhost", "login", "mail", "metrics", "mx", "ns", "ns1", "ns2", "odoo", "pop", "pop3", "portal", "postmaster",
-    "prometheus", "root", "security", "smtp", "ssl", "staging", "static", "status", "support", "system", "test", "vpn",
-    "webmail", "webmaster", "wpad", "www",
+    "admin",
+    "administrator",
+    "api",
+    "app",
+    "assets",
+    "auth",
+    "autoconfig",
+    "autodiscover",
+    "billing",
+    "blog",
+    "cdn",
+    "console",
+    "dashboard",
+    "dev",
+    "dns",
+    "docs",
+    "edge",
+    "email",
+    "ftp",
+    "git",
+    "grafana",
+    "help",
+    "imap",
+    "internal",
+    "localhost",
+    "login",
+    "mail",
+    "metrics",
+    "mx",
+    "ns",
+    "ns1",
+    "ns2",
+    "odoo",
+    "pop",
+    "pop3",
+    "portal",
+    "postmaster",
+    "prometheus",
+    "root",
+    "security",
+    "smtp",
+    "ssl",
+    "staging",
+    "static",
+    "status",
+    "support",
+    "system",
+    "test",
+    "vpn",
+    "webmail",
+    "webmaster",
+    "wpad",
+    "www",
 ];
 
 impl Slug {
@@ -24,11 +72,14 @@ impl Slug {
     /// A violation that says what a slug must be.
     pub fn parse(text: &str) -> Result<Self, Violation> {
         let bytes = text.as_bytes();
-        let edge_is_fine = |byte: Option<&u8>| byte.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+        let edge_is_fine =
+            |byte: Option<&u8>| byte.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
         let fine = (2..=40).contains(&bytes.len())
             && edge_is_fine(bytes.first())
             && edge_is_fine(bytes.last())
-            && bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-');
+            && bytes
+                .iter()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-');
         if !fine {
             return Err(Violation::at(
                 "/slug",
@@ -38,10 +89,18 @@ impl Slug {
         }
         // Labels with hyphens in the third and fourth place are reserved for encodings such as punycode's (RFC 5890).
         if bytes.get(2..4) == Some(b"--") {
-            return Err(Violation::at("/slug", "invalid_slug", "must not have hyphens in both the third and fourth place"));
+            return Err(Violation::at(
+                "/slug",
+                "invalid_slug",
+                "must not have hyphens in both the third and fourth place",
+            ));
         }
         if RESERVED_SLUGS.contains(&text) {
-            return Err(Violation::at("/slug", "reserved_slug", "is reserved; choose another"));
+            return Err(Violation::at(
+                "/slug",
+                "reserved_slug",
+                "is reserved; choose another",
+            ));
         }
         Ok(Self(text.to_owned()))
     }
@@ -67,9 +126,15 @@ pub fn email(text: &str) -> Result<String, &'static str> {
         && !text.chars().any(|c| c.is_whitespace() || c.is_control())
         && !local.contains('@')
         && domain.split('.').all(|label| {
-            !label.is_empty() && label.chars().all(|c| c.is_alphanumeric() || c == '-') && !label.starts_with('-')
+            !label.is_empty()
+                && label.chars().all(|c| c.is_alphanumeric() || c == '-')
+                && !label.starts_with('-')
         });
-    if fine { Ok(format!("{local}@{}", domain.to_lowercase())) } else { Err(wrong) }
+    if fine {
+        Ok(format!("{local}@{}", domain.to_lowercase()))
+    } else {
+        Err(wrong)
+    }
 }
 
 /// Checks a display name: 1–`max` characters, none of them a control character, not only blanks. Answers it trimmed.
@@ -80,7 +145,9 @@ pub fn name(text: &str, max: usize) -> Result<String, String> {
     let trimmed = text.trim();
     let count = trimmed.chars().count();
     if count == 0 || count > max || trimmed.chars().any(char::is_control) {
-        return Err(format!("must have 1 to {max} characters, none of them a control character"));
+        return Err(format!(
+            "must have 1 to {max} characters, none of them a control character"
+        ));
     }
     Ok(trimmed.to_owned())
 }
@@ -93,13 +160,19 @@ pub fn name(text: &str, max: usize) -> Result<String, String> {
 pub fn labels(labels: &BTreeMap<String, String>) -> Result<(), Vec<Violation>> {
     let mut violations = Vec::new();
     if labels.len() > 64 {
-        violations.push(Violation::at("/labels", "too_many", "must have at most 64 labels"));
+        violations.push(Violation::at(
+            "/labels",
+            "too_many",
+            "must have at most 64 labels",
+        ));
     }
     for (key, value) in labels {
         let pointer = format!("/labels/{}", key.replace('~', "~0").replace('/', "~1"));
         let key_is_fine = (1..=63).contains(&key.len())
             && key.starts_with(|c: char| c.is_ascii_alphanumeric())
-            && key.chars().all(|c| c.is_ascii_alphanumeric() || "._/-".contains(c));
+            && key
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || "._/-".contains(c));
         if !key_is_fine {
             violations.push(Violation::at(
                 pointer.clone(),
@@ -115,7 +188,11 @@ pub fn labels(labels: &BTreeMap<String, String>) -> Result<(), Vec<Violation>> {
             ));
         }
     }
-    if violations.is_empty() { Ok(()) } else { Err(violations) }
+    if violations.is_empty() {
+        Ok(())
+    } else {
+        Err(violations)
+    }
 }
 
 #[cfg(test)]
@@ -130,7 +207,9 @@ mod tests {
             assert!(Slug::parse(good).is_ok(), "{good}");
         }
         let long = "a".repeat(41);
-        for bad in ["", "a", "-ab", "ab-", "Ab", "a.b", "a_b", "é1", "a b", "xn--ab", "ab--cd", "www", "ab\n", &long] {
+        for bad in [
+            "", "a", "-ab", "ab-", "Ab", "a.b", "a_b", "é1", "a b", "xn--ab", "ab--cd", "www", "ab\n", &long,
+        ] {
             assert!(Slug::parse(bad).is_err(), "{bad}");
         }
     }

@@ -20,7 +20,9 @@ pub enum LogFormat {
 /// counts as `info`: settings have checked it.
 pub fn start_logging(format: LogFormat, filter: &str) {
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
-    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(false);
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(io::stderr)
+        .with_ansi(false);
     let lines = match format {
         LogFormat::Json => lines.json().flatten_event(true).with_span_list(false).boxed(),
         LogFormat::Text => lines.boxed(),
@@ -40,7 +42,9 @@ pub fn is_filter(text: &str) -> bool {
 /// Never on Linux.
 pub fn registry() -> Result<Registry, prometheus::Error> {
     let registry = Registry::new();
-    registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+    registry.register(Box::new(
+        prometheus::process_collector::ProcessCollector::for_self(),
+    ))?;
     Ok(registry)
 }
 
@@ -48,17 +52,27 @@ pub fn registry() -> Result<Registry, prometheus::Error> {
 ///
 /// # Errors
 /// The address is taken.
-#[allow(clippy::disallowed_methods, reason = "not the API: a port of its own with one page")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "not the API: a port of its own with one page"
+)]
 pub fn serve_metrics(registry: Registry, listen: SocketAddr) -> io::Result<Server> {
     let registry = web::Data::new(registry);
     let server = HttpServer::new(move || {
-        App::new().app_data(registry.clone()).route("/metrics", web::get().to(metrics_page))
+        App::new()
+            .app_data(registry.clone())
+            .route("/metrics", web::get().to(metrics_page))
     })
     .workers(1)
     .disable_signals()
     .shutdown_timeout(1)
     .bind(listen)
-    .map_err(|error| io::Error::new(error.kind(), format!("METRICS_LISTEN: can't listen on {listen}: {error}")))?
+    .map_err(|error| {
+        io::Error::new(
+            error.kind(),
+            format!("METRICS_LISTEN: can't listen on {listen}: {error}"),
+        )
+    })?
     .run();
     Ok(server)
 }
@@ -66,7 +80,9 @@ pub fn serve_metrics(registry: Registry, listen: SocketAddr) -> io::Result<Serve
 async fn metrics_page(registry: web::Data<Registry>) -> HttpResponse {
     let mut text = Vec::new();
     match TextEncoder::new().encode(&registry.gather(), &mut text) {
-        Ok(()) => HttpResponse::Ok().content_type("text/plain; version=0.0.4").body(text),
+        Ok(()) => HttpResponse::Ok()
+            .content_type("text/plain; version=0.0.4")
+            .body(text),
         Err(error) => {
             tracing::error!(%error, "metrics can't be written");
             HttpResponse::InternalServerError().finish()

@@ -35,7 +35,10 @@ impl Api {
         };
         let body = json!({ "email": access.owner_email, "password": access.owner_password });
         let session = api.post("/v1/auth/token", &body, &[]).await?.expect(200)?;
-        api.token = session["access_token"].as_str().context("no access_token")?.to_owned();
+        api.token = session["access_token"]
+            .as_str()
+            .context("no access_token")?
+            .to_owned();
         Ok(api)
     }
 
@@ -96,7 +99,10 @@ impl Api {
             let answer = self.get(&format!("/v1/operations/{operation}?wait=20")).await?;
             let operation = answer.expect(200)?;
             let status = operation["status"].as_str().unwrap_or_default();
-            ensure!(matches!(status, "succeeded" | "failed" | "cancelled"), "still {operation}");
+            ensure!(
+                matches!(status, "succeeded" | "failed" | "cancelled"),
+                "still {operation}"
+            );
             Ok(operation)
         })
         .await

@@ -6,10 +6,12 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use bollard::models::{ContainerCreateBody, HostConfig, Ipam, IpamConfig, NetworkCreateRequest, VolumeCreateRequest};
+use bollard::models::{
+    ContainerCreateBody, HostConfig, Ipam, IpamConfig, NetworkCreateRequest, VolumeCreateRequest,
+};
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, InspectContainerOptions, InspectNetworkOptions, RemoveContainerOptionsBuilder,
-    RemoveVolumeOptions,
+    CreateContainerOptionsBuilder, InspectContainerOptions, InspectNetworkOptions,
+    RemoveContainerOptionsBuilder, RemoveVolumeOptions,
 };
 use uuid::Uuid;
 
@@ -46,7 +48,10 @@ impl Made {
     async fn remove(&self, containers: &Containers) -> Result<()> {
         let docker = &containers.docker;
         for container in &self.containers {
-            let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+            let options = RemoveContainerOptionsBuilder::default()
+                .force(true)
+                .v(true)
+                .build();
             docker.remove_container(container, Some(options)).await?;
         }
         for network in &self.networks {
@@ -59,25 +64,49 @@ impl Made {
     }
 
     /// A container that serves an empty folder over HTTP.
-    async fn serve(&mut self, containers: &Containers, name: &str, network: &str) -> Result<(String, String)> {
+    async fn serve(
+        &mut self,
+        containers: &Containers,
+        name: &str,
+        network: &str,
+    ) -> Result<(String, String)> {
         let port = PORT.to_string();
         let body = ContainerCreateBody {
             image: Some(Place::get().odoo_image.clone()),
-            entrypoint: Some(["python3", "-m", "http.server", &port, "--directory", "/media"].map(str::to_owned).to_vec()),
+            entrypoint: Some(
+                ["python3", "-m", "http.server", &port, "--directory", "/media"]
+                    .map(str::to_owned)
+                    .to_vec(),
+            ),
             cmd: Some(Vec::new()),
             user: Some("65534:65534".to_owned()),
-            host_config: Some(HostConfig { network_mode: Some(network.to_owned()), ..Default::default() }),
+            host_config: Some(HostConfig {
+                network_mode: Some(network.to_owned()),
+                ..Default::default()
+            }),
             ..Default::default()
         };
         let options = CreateContainerOptionsBuilder::default().name(name).build();
         let id = containers.docker.create_container(Some(options), body).await?.id;
         self.containers.push(id.clone());
         containers.docker.start_container(&id, None).await?;
-        let inspected = containers.docker.inspect_container(&id, None::<InspectContainerOptions>).await?;
-        let networks = inspected.network_settings.and_then(|settings| settings.networks).unwrap_or_default();
-        let address = networks.into_values().next().and_then(|network| network.ip_address).context("no address")?;
+        let inspected = containers
+            .docker
+            .inspect_container(&id, None::<InspectContainerOptions>)
+            .await?;
+        let networks = inspected
+            .network_settings
+            .and_then(|settings| settings.networks)
+            .unwrap_or_default();
+        let address = networks
+            .into_values()
+            .next()
+            .and_then(|network| network.ip_address)
+            .context("no address")?;
         wait::until(Duration::from_secs(30), "the bait listens", async || {
-            Ok(tokio::net::TcpStream::connect((address.as_str(), PORT)).await.map(drop)?)
+            Ok(tokio::net::TcpStream::connect((address.as_str(), PORT))
+                .await
+                .map(drop)?)
         })
         .await?;
         Ok((id, address))
@@ -97,9 +126,13 @@ impl Bait {
     pub async fn start(containers: &Containers) -> Result<Self> {
         let mut made = Made::default();
         match Self::start_into(&mut made, containers).await {
-            Ok((foreign, foreign_address, foreign_gateway, neighbour_address)) => {
-                Ok(Self { foreign, foreign_address, foreign_gateway, neighbour_address, made })
-            }
+            Ok((foreign, foreign_address, foreign_gateway, neighbour_address)) => Ok(Self {
+                foreign,
+                foreign_address,
+                foreign_gateway,
+                neighbour_address,
+                made,
+            }),
             Err(error) => {
                 made.remove(containers).await?;
                 Err(error)
@@ -107,22 +140,41 @@ impl Bait {
         }
     }
 
-    async fn start_into(made: &mut Made, containers: &Containers) -> Result<(String, String, String, String)> {
+    async fn start_into(
+        made: &mut Made,
+        containers: &Containers,
+    ) -> Result<(String, String, String, String)> {
         let docker = &containers.docker;
         let outside = name("outside");
-        docker.create_network(NetworkCreateRequest { name: outside.clone(), ..Default::default() }).await?;
+        docker
+            .create_network(NetworkCreateRequest {
+                name: outside.clone(),
+                ..Default::default()
+            })
+            .await?;
         made.networks.push(outside.clone());
         let (foreign, foreign_address) = made.serve(containers, &name("foreign"), &outside).await?;
-        let network = docker.inspect_network(&outside, None::<InspectNetworkOptions>).await?;
-        let gateway = network.ipam.and_then(|ipam| ipam.config?.into_iter().next()?.gateway).context("no gateway")?;
+        let network = docker
+            .inspect_network(&outside, None::<InspectNetworkOptions>)
+            .await?;
+        let gateway = network
+            .ipam
+            .and_then(|ipam| ipam.config?.into_iter().next()?.gateway)
+            .context("no gateway")?;
 
         let inside = name("inside");
         let mut refusals = String::new();
         for subnet in last_subnets(Place::get().setting("POOL_NETWORK_RANGE"))? {
-            let config = IpamConfig { subnet: Some(subnet), ..Default::default() };
+            let config = IpamConfig {
+                subnet: Some(subnet),
+                ..Default::default()
+            };
             let request = NetworkCreateRequest {
                 name: inside.clone(),
-                ipam: Some(Ipam { config: Some(vec![config]), ..Default::default() }),
+                ipam: Some(Ipam {
+                    config: Some(vec![config]),
+                    ..Default::default()
+                }),
                 ..Default::default()
             };
             match docker.create_network(request).await {
@@ -151,7 +203,9 @@ fn last_subnets(range: &str) -> Result<Vec<String>> {
     let (address, prefix) = range.split_once('/').context("a range has a prefix")?;
     let (address, prefix): (Ipv4Addr, u32) = (address.parse()?, prefix.parse()?);
     let end = u64::from(u32::from(address)) + (1_u64 << (32 - prefix));
-    (1..=8).map(|step| Ok(format!("{}/28", Ipv4Addr::from(u32::try_from(end - step * 16)?)))).collect()
+    (1..=8)
+        .map(|step| Ok(format!("{}/28", Ipv4Addr::from(u32::try_from(end - step * 16)?))))
+        .collect()
 }
 
 /// Containers, volumes, networks, databases, roles and files of someone else, named much like the platform's.
@@ -168,7 +222,10 @@ impl Foreign {
     /// The engine or the server refuses.
     pub async fn make(containers: &Containers) -> Result<Self> {
         let suffix: String = Uuid::new_v4().simple().to_string().chars().take(25).collect();
-        let mut foreign = Self { made: Made::default(), database: format!("t_0{suffix}") };
+        let mut foreign = Self {
+            made: Made::default(),
+            database: format!("t_0{suffix}"),
+        };
         match foreign.fill(containers).await {
             Ok(()) => Ok(foreign),
             Err(error) => {
@@ -183,15 +240,26 @@ impl Foreign {
         let ours = containers.of_role("web").await?.name.context("a name")?;
         let similar = format!("{}-{}", ours.trim_start_matches('/'), &self.database[3..11]);
         let other = HashMap::from([
-            ("platform.instance".to_owned(), format!("{}0", Place::get().setting("PLATFORM_INSTANCE"))),
+            (
+                "platform.instance".to_owned(),
+                format!("{}0", Place::get().setting("PLATFORM_INSTANCE")),
+            ),
             ("platform.role".to_owned(), "web".to_owned()),
         ]);
         let network = format!("{similar}-net");
-        let request = NetworkCreateRequest { name: network.clone(), labels: Some(other.clone()), ..Default::default() };
+        let request = NetworkCreateRequest {
+            name: network.clone(),
+            labels: Some(other.clone()),
+            ..Default::default()
+        };
         docker.create_network(request).await?;
         self.made.networks.push(network.clone());
         let volume = format!("{similar}-sessions");
-        let request = VolumeCreateRequest { name: Some(volume.clone()), labels: Some(other), ..Default::default() };
+        let request = VolumeCreateRequest {
+            name: Some(volume.clone()),
+            labels: Some(other),
+            ..Default::default()
+        };
         docker.create_volume(request).await?;
         self.made.volumes.push(volume);
         self.made.serve(containers, &similar, &network).await?;
@@ -212,26 +280,47 @@ impl Foreign {
     pub async fn look(&self, containers: &Containers) -> Result<Vec<String>> {
         let mut seen = Vec::new();
         for container in &self.made.containers {
-            let found = containers.docker.inspect_container(container, None::<InspectContainerOptions>).await?;
-            seen.push(format!("{:?} {:?} {:?}", found.id, found.state, found.restart_count));
+            let found = containers
+                .docker
+                .inspect_container(container, None::<InspectContainerOptions>)
+                .await?;
+            seen.push(format!(
+                "{:?} {:?} {:?}",
+                found.id, found.state, found.restart_count
+            ));
         }
         for volume in &self.made.volumes {
             let found = containers.docker.inspect_volume(volume).await?;
             seen.push(format!("{:?} {:?}", found.created_at, found.mountpoint));
         }
         for network in &self.made.networks {
-            let found = containers.docker.inspect_network(network, None::<InspectNetworkOptions>).await?;
-            seen.push(format!("{:?} {:?}", found.id, found.containers.map(|containers| containers.len())));
+            let found = containers
+                .docker
+                .inspect_network(network, None::<InspectNetworkOptions>)
+                .await?;
+            seen.push(format!(
+                "{:?} {:?}",
+                found.id,
+                found.containers.map(|containers| containers.len())
+            ));
         }
         let mut server = sql::tenants().await?;
         let name = &self.database;
         for catalog in [
-            format!("SELECT oid || ':' || datallowconn || ':' || datdba FROM pg_database WHERE datname = '{name}'"),
+            format!(
+                "SELECT oid || ':' || datallowconn || ':' || datdba FROM pg_database WHERE datname = '{name}'"
+            ),
             format!("SELECT oid || ':' || rolcanlogin FROM pg_roles WHERE rolname = '{name}'"),
         ] {
-            seen.push(sql::text(&mut server, &catalog).await?.context("a database or role is gone")?);
+            seen.push(
+                sql::text(&mut server, &catalog)
+                    .await?
+                    .context("a database or role is gone")?,
+            );
         }
-        seen.push(std::fs::read_to_string(Place::get().filestore(name).join("theirs"))?);
+        seen.push(std::fs::read_to_string(
+            Place::get().filestore(name).join("theirs"),
+        )?);
         Ok(seen)
     }
 

@@ -24,7 +24,11 @@ impl Browser {
     /// None that a test could mend.
     pub fn new(url: &str) -> Result<Self> {
         let jar = Arc::new(Jar::default());
-        Ok(Self { client: http::builder().cookie_provider(Arc::clone(&jar)).build()?, jar, base: url.parse()? })
+        Ok(Self {
+            client: http::builder().cookie_provider(Arc::clone(&jar)).build()?,
+            jar,
+            base: url.parse()?,
+        })
     }
 
     /// GET, following redirects.
@@ -43,7 +47,12 @@ impl Browser {
         let form = self.get("/web/login").await?;
         form.expect(200)?;
         let token = attribute(&form.text, "csrf_token").context("the form has no csrf_token")?;
-        let fields = [("csrf_token", token.as_str()), ("login", login), ("password", password), ("redirect", "")];
+        let fields = [
+            ("csrf_token", token.as_str()),
+            ("login", login),
+            ("password", password),
+            ("redirect", ""),
+        ];
         let answer = Answer::of(self.client.post(self.base.join("/web/login")?).form(&fields)).await?;
         answer.expect(200)?;
         Ok(!answer.url.contains("/web/login"))
@@ -82,18 +91,32 @@ impl Browser {
     pub async fn call_with(&self, model: &str, method: &str, args: Value, kwargs: &Value) -> Result<Value> {
         let params = json!({ "model": model, "method": method, "args": args, "kwargs": kwargs });
         let mut answer = self.rpc("/web/dataset/call_kw", &params).await?.expect(200)?;
-        ensure!(answer.get("error").is_none(), "{model}.{method}: {}", answer["error"]);
+        ensure!(
+            answer.get("error").is_none(),
+            "{model}.{method}: {}",
+            answer["error"]
+        );
         Ok(answer["result"].take())
     }
 
-    /// Runs Python as a tenant's administrator may: in a server action. Answers what it leaves in `action`.
+    /// Makes a server action of Python, which a tenant's administrator may. Answers its id.
+    ///
+    /// # Errors
+    /// Odoo refuses.
+    pub async fn action(&self, code: &str) -> Result<Value> {
+        let model = self
+            .call("ir.model", "search", json!([[["model", "=", "res.partner"]]]))
+            .await?;
+        let action = json!([[{ "name": "test", "model_id": model[0], "state": "code", "code": code }]]);
+        self.call("ir.actions.server", "create", action).await
+    }
+
+    /// Runs Python in a server action. Answers what it leaves in `action`.
     ///
     /// # Errors
     /// The code raised an error.
     pub async fn run(&self, code: &str) -> Result<Value> {
-        let model = self.call("ir.model", "search", json!([[["model", "=", "res.partner"]]])).await?;
-        let action = json!([[{ "name": "test", "model_id": model[0], "state": "code", "code": code }]]);
-        let action = self.call("ir.actions.server", "create", action).await?;
+        let action = self.action(code).await?;
         self.call("ir.actions.server", "run", json!([action])).await
     }
 
@@ -102,7 +125,9 @@ impl Browser {
     pub fn cookie(&self) -> Option<String> {
         let header = self.jar.cookies(&self.base)?;
         let text = header.to_str().ok()?;
-        text.split("; ").find(|cookie| cookie.starts_with("session_id=")).map(str::to_owned)
+        text.split("; ")
+            .find(|cookie| cookie.starts_with("session_id="))
+            .map(str::to_owned)
     }
 }
 

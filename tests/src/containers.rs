@@ -41,8 +41,14 @@ impl Containers {
     /// # Errors
     /// The engine does not answer.
     pub async fn ours(&self) -> Result<Vec<ContainerSummary>> {
-        let filters = HashMap::from([("label".to_owned(), vec![format!("platform.instance={}", self.instance)])]);
-        let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+        let filters = HashMap::from([(
+            "label".to_owned(),
+            vec![format!("platform.instance={}", self.instance)],
+        )]);
+        let options = ListContainersOptionsBuilder::default()
+            .all(true)
+            .filters(&filters)
+            .build();
         Ok(self.docker.list_containers(Some(options)).await?)
     }
 
@@ -53,10 +59,19 @@ impl Containers {
     pub async fn of_role(&self, role: &str) -> Result<ContainerInspectResponse> {
         let all = self.ours().await?;
         let found = all.into_iter().find(|container| {
-            container.labels.as_ref().and_then(|labels| labels.get("platform.role")).is_some_and(|label| label == role)
+            container
+                .labels
+                .as_ref()
+                .and_then(|labels| labels.get("platform.role"))
+                .is_some_and(|label| label == role)
         });
-        let id = found.and_then(|container| container.id).with_context(|| format!("there is no {role} container"))?;
-        Ok(self.docker.inspect_container(&id, None::<InspectContainerOptions>).await?)
+        let id = found
+            .and_then(|container| container.id)
+            .with_context(|| format!("there is no {role} container"))?;
+        Ok(self
+            .docker
+            .inspect_container(&id, None::<InspectContainerOptions>)
+            .await?)
     }
 
     /// Restarts the container of a role, as its engine would after a crash.
@@ -102,15 +117,23 @@ impl Containers {
         let run = async {
             let exec = self.docker.create_exec(container, options).await?.id;
             let mut text = String::new();
-            if let StartExecResults::Attached { mut output, .. } = self.docker.start_exec(&exec, None).await? {
+            if let StartExecResults::Attached { mut output, .. } = self.docker.start_exec(&exec, None).await?
+            {
                 while let Some(line) = output.next().await {
                     text.push_str(&line?.to_string());
                 }
             }
-            let exit = self.docker.inspect_exec(&exec).await?.exit_code.context("no exit code")?;
+            let exit = self
+                .docker
+                .inspect_exec(&exec)
+                .await?
+                .exit_code
+                .context("no exit code")?;
             anyhow::Ok((exit, text))
         };
-        tokio::time::timeout(Duration::from_secs(120), run).await.context("the program does not end")?
+        tokio::time::timeout(Duration::from_secs(120), run)
+            .await
+            .context("the program does not end")?
     }
 
     /// The password with which the pool opens a database: what someone who took over a container could compute.
@@ -132,6 +155,10 @@ impl Containers {
     /// # Errors
     /// The engine does not answer.
     pub async fn bus_database(&self) -> Result<String> {
-        self.python("web", "import json; print(json.load(open('/etc/platform-pool/pool.json'))['bus_database'])").await
+        self.python(
+            "web",
+            "import json; print(json.load(open('/etc/platform-pool/pool.json'))['bus_database'])",
+        )
+        .await
     }
 }

@@ -34,7 +34,11 @@ pub fn client() -> Result<Client> {
 
 pub(crate) fn builder() -> ClientBuilder {
     // Connections are not kept: tests kill what they lead to.
-    Client::builder().dns_resolver(Loopback).no_proxy().timeout(DEADLINE).pool_max_idle_per_host(0)
+    Client::builder()
+        .dns_resolver(Loopback)
+        .no_proxy()
+        .timeout(DEADLINE)
+        .pool_max_idle_per_host(0)
 }
 
 /// What came back.
@@ -74,7 +78,10 @@ impl Answer {
     /// A header's text; empty where it is missing.
     #[must_use]
     pub fn header(&self, name: &str) -> &str {
-        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+        self.headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
     }
 
     /// The body as JSON, where the status is as expected.
@@ -82,7 +89,13 @@ impl Answer {
     /// # Errors
     /// Another status, with all that was answered.
     pub fn expect(&self, status: u16) -> Result<Value> {
-        ensure!(self.status == status, "expected {status}, got {} from {}: {}", self.status, self.url, self.text);
+        ensure!(
+            self.status == status,
+            "expected {status}, got {} from {}: {}",
+            self.status,
+            self.url,
+            self.text
+        );
         Ok(self.json())
     }
 
@@ -92,7 +105,11 @@ impl Answer {
     /// Another status, or no problem details.
     pub fn problem(&self, status: u16) -> Result<String> {
         let body = self.expect(status)?;
-        ensure!(self.header("content-type").starts_with("application/problem+json"), "no problem details: {self:?}");
+        ensure!(
+            self.header("content-type")
+                .starts_with("application/problem+json"),
+            "no problem details: {self:?}"
+        );
         ensure!(body["status"] == status, "the body names another status: {body}");
         for field in ["type", "title", "request_id"] {
             ensure!(body[field].is_string(), "no {field} in {body}");

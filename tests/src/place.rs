@@ -59,9 +59,13 @@ impl Place {
     fn read() -> Self {
         let state = PathBuf::from(variable("TEST_STATE_DIR"));
         let access = std::fs::read(variable("TEST_ACCESS_FILE")).expect("access.json can be read");
-        let manifest = std::fs::read(state.join("run/manifest.json")).expect("the services' manifest can be read");
+        let manifest =
+            std::fs::read(state.join("run/manifest.json")).expect("the services' manifest can be read");
         let manifest: Manifest = serde_json::from_slice(&manifest).expect("the services' manifest is JSON");
-        let worker = manifest.services.into_iter().find(|service| service.name == "worker");
+        let worker = manifest
+            .services
+            .into_iter()
+            .find(|service| service.name == "worker");
         Self {
             access: serde_json::from_slice(&access).expect("access.json has its fields"),
             database_url: variable("TEST_DATABASE_URL"),
@@ -80,19 +84,27 @@ impl Place {
     /// Where it has no such setting.
     #[must_use]
     pub fn setting(&self, name: &str) -> &str {
-        self.worker.get(name).unwrap_or_else(|| panic!("the worker has no setting {name}"))
+        self.worker
+            .get(name)
+            .unwrap_or_else(|| panic!("the worker has no setting {name}"))
     }
 
     /// Where the edge listens; the names that it serves may resolve nowhere.
     #[must_use]
     pub fn edge(&self) -> SocketAddr {
-        self.setting("EDGE_LISTEN").parse().expect("the edge listens at an address")
+        self.setting("EDGE_LISTEN")
+            .parse()
+            .expect("the edge listens at an address")
     }
 
     /// The host part, with its port, of a tenant's address.
     #[must_use]
     pub fn host_of(&self, slug: &str) -> String {
-        let (_, api) = self.access.tenant_url.split_once("://").expect("an address has a scheme");
+        let (_, api) = self
+            .access
+            .tenant_url
+            .split_once("://")
+            .expect("an address has a scheme");
         let (_, domain) = api.split_once('.').expect("the demo tenant has a domain");
         format!("{slug}.{}", domain.trim_end_matches('/'))
     }
@@ -100,7 +112,9 @@ impl Place {
     /// A file or folder of the tenants' filestore.
     #[must_use]
     pub fn filestore(&self, database: &str) -> PathBuf {
-        PathBuf::from(self.setting("FILESTORE_PATH")).join("tenants").join(database)
+        PathBuf::from(self.setting("FILESTORE_PATH"))
+            .join("tenants")
+            .join(database)
     }
 
     /// The edge's route of a host without its port.

@@ -20,9 +20,19 @@ pub async fn json_rpc(url: &str, service: &str, method: &str, args: Value) -> Re
 /// # Errors
 /// No answer came.
 pub async fn xml_rpc(url: &str, path: &str, method: &str, args: &Value) -> Result<Answer> {
-    let params: String = args.as_array().into_iter().flatten().map(|arg| format!("<param>{}</param>", xml(arg))).collect();
-    let body = format!("<?xml version=\"1.0\"?><methodCall><methodName>{method}</methodName><params>{params}</params></methodCall>");
-    let request = http::client()?.post(format!("{url}{path}")).header("content-type", "text/xml").body(body);
+    let params: String = args
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|arg| format!("<param>{}</param>", xml(arg)))
+        .collect();
+    let body = format!(
+        "<?xml version=\"1.0\"?><methodCall><methodName>{method}</methodName><params>{params}</params></methodCall>"
+    );
+    let request = http::client()?
+        .post(format!("{url}{path}"))
+        .header("content-type", "text/xml")
+        .body(body);
     Answer::of(request).await
 }
 
@@ -30,8 +40,17 @@ pub async fn xml_rpc(url: &str, path: &str, method: &str, args: &Value) -> Resul
 ///
 /// # Errors
 /// No answer came.
-pub async fn json_2(url: &str, call: &str, key: &str, headers: &[(&str, &str)], body: &Value) -> Result<Answer> {
-    let mut request = http::client()?.post(format!("{url}/json/2/{call}")).bearer_auth(key).json(body);
+pub async fn json_2(
+    url: &str,
+    call: &str,
+    key: &str,
+    headers: &[(&str, &str)],
+    body: &Value,
+) -> Result<Answer> {
+    let mut request = http::client()?
+        .post(format!("{url}/json/2/{call}"))
+        .bearer_auth(key)
+        .json(body);
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
@@ -45,9 +64,14 @@ fn xml(value: &Value) -> String {
         Value::Bool(flag) => format!("<boolean>{}</boolean>", u8::from(*flag)),
         Value::Number(number) => format!("<int>{number}</int>"),
         Value::String(text) => format!("<string>{}</string>", escaped(text)),
-        Value::Array(items) => format!("<array><data>{}</data></array>", items.iter().map(xml).collect::<String>()),
+        Value::Array(items) => format!(
+            "<array><data>{}</data></array>",
+            items.iter().map(xml).collect::<String>()
+        ),
         Value::Object(members) => {
-            let members = members.iter().map(|(name, value)| format!("<member><name>{}</name>{}</member>", escaped(name), xml(value)));
+            let members = members.iter().map(|(name, value)| {
+                format!("<member><name>{}</name>{}</member>", escaped(name), xml(value))
+            });
             format!("<struct>{}</struct>", members.collect::<String>())
         }
     };
@@ -55,5 +79,7 @@ fn xml(value: &Value) -> String {
 }
 
 fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
 }

@@ -30,11 +30,15 @@ pub async fn kill_hard(name: &str) -> Result<Duration> {
     let old = process(name)?;
     let begin = std::time::Instant::now();
     kill(Pid::from_raw(old), Signal::SIGKILL)?;
-    wait::until(Duration::from_secs(20), &format!("{name} is started again"), async || {
-        let new = process(name)?;
-        ensure!(new != old, "still process {old}");
-        Ok(())
-    })
+    wait::until(
+        Duration::from_secs(20),
+        &format!("{name} is started again"),
+        async || {
+            let new = process(name)?;
+            ensure!(new != old, "still process {old}");
+            Ok(())
+        },
+    )
     .await?;
     Ok(begin.elapsed())
 }
@@ -45,6 +49,12 @@ pub async fn kill_hard(name: &str) -> Result<Duration> {
 /// It does not run.
 pub fn resident_kib(pid: i32) -> Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-    line.trim().trim_end_matches(" kB").parse().context("VmRSS is a number")
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .context("no VmRSS")?;
+    line.trim()
+        .trim_end_matches(" kB")
+        .parse()
+        .context("VmRSS is a number")
 }

@@ -21,14 +21,21 @@ impl Socket {
     ///
     /// # Errors
     /// The status of the refusal, or nothing answers.
-    pub async fn open(host: &str, origin: &str, headers: &[(&'static str, &str)]) -> Result<Result<Self, u16>> {
+    pub async fn open(
+        host: &str,
+        origin: &str,
+        headers: &[(&'static str, &str)],
+    ) -> Result<Result<Self, u16>> {
         let stream = TcpStream::connect(Place::get().edge()).await?;
         let mut request = format!("ws://{host}/websocket?version=19.0-2").into_client_request()?;
         for (name, value) in [("origin", origin)].iter().chain(headers) {
             request.headers_mut().insert(*name, value.parse()?);
         }
         let opening = tokio_tungstenite::client_async(request, stream);
-        match tokio::time::timeout(Duration::from_secs(30), opening).await.context("no handshake")? {
+        match tokio::time::timeout(Duration::from_secs(30), opening)
+            .await
+            .context("no handshake")?
+        {
             Ok((socket, _)) => Ok(Ok(Self(socket))),
             Err(Error::Http(response)) => Ok(Err(response.status().as_u16())),
             Err(error) => Err(error.into()),
@@ -62,6 +69,8 @@ impl Socket {
             }
             bail!("the websocket was closed")
         };
-        tokio::time::timeout(deadline, wait).await.with_context(|| format!("no {kind} came"))?
+        tokio::time::timeout(deadline, wait)
+            .await
+            .with_context(|| format!("no {kind} came"))?
     }
 }

@@ -71,7 +71,9 @@ pub async fn open(options: PgConnectOptions) -> Result<PgConnection, sqlx::Error
 /// # Errors
 /// The server refuses.
 pub async fn execute(connection: &mut PgConnection, sql: &str) -> Result<u64> {
-    let done = sqlx::query(AssertSqlSafe(sql.to_owned())).execute(connection).await;
+    let done = sqlx::query(AssertSqlSafe(sql.to_owned()))
+        .execute(connection)
+        .await;
     Ok(done.with_context(|| sql.to_owned())?.rows_affected())
 }
 
@@ -89,6 +91,8 @@ pub async fn text(connection: &mut PgConnection, sql: &str) -> Result<Option<Str
 /// The server refuses.
 pub async fn texts(connection: &mut PgConnection, sql: &str) -> Result<Vec<Option<String>>> {
     let sql = format!("SELECT q.value::text FROM ({sql}) AS q(value)");
-    let rows = sqlx::query_scalar::<_, Option<String>>(AssertSqlSafe(sql.clone())).fetch_all(connection).await;
+    let rows = sqlx::query_scalar::<_, Option<String>>(AssertSqlSafe(sql.clone()))
+        .fetch_all(connection)
+        .await;
     rows.with_context(|| sql)
 }

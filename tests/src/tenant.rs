@@ -92,14 +92,26 @@ impl Tenant {
     /// It is none.
     pub fn of(api: &Api, answer: &Answer, body: &Value) -> Result<Self> {
         let accepted = answer.expect(202)?;
-        let text = |value: &Value| value.as_str().map(str::to_owned).with_context(|| format!("a text is missing: {accepted}"));
-        let (id, slug) = (text(&accepted["tenant"]["id"])?, text(&accepted["tenant"]["slug"])?);
+        let text = |value: &Value| {
+            value
+                .as_str()
+                .map(str::to_owned)
+                .with_context(|| format!("a text is missing: {accepted}"))
+        };
+        let (id, slug) = (
+            text(&accepted["tenant"]["id"])?,
+            text(&accepted["tenant"]["slug"])?,
+        );
         Ok(Self {
             url: text(&accepted["tenant"]["url"])?,
             host: Place::get().host_of(&slug),
             database: database_of(&id),
             login: text(&body["admin"]["email"])?,
-            password: accepted["admin_password"].as_str().or(body["admin"]["password"].as_str()).unwrap_or_default().to_owned(),
+            password: accepted["admin_password"]
+                .as_str()
+                .or(body["admin"]["password"].as_str())
+                .unwrap_or_default()
+                .to_owned(),
             operation: text(&accepted["operation"]["id"])?,
             api: api.clone(),
             deleted: false,
@@ -122,7 +134,11 @@ impl Tenant {
     /// The sign-in was refused.
     pub async fn signed_in(&self) -> Result<Browser> {
         let browser = Browser::new(&self.url)?;
-        ensure!(browser.sign_in(&self.login, &self.password).await?, "{} can't sign in", self.login);
+        ensure!(
+            browser.sign_in(&self.login, &self.password).await?,
+            "{} can't sign in",
+            self.login
+        );
         Ok(browser)
     }
 
@@ -150,9 +166,15 @@ impl Tenant {
     /// # Errors
     /// It is not gone.
     pub async fn delete(mut self) -> Result<()> {
-        let answer = self.api.delete(&format!("/v1/tenants/{}", self.id)).await?.expect(202)?;
+        let answer = self
+            .api
+            .delete(&format!("/v1/tenants/{}", self.id))
+            .await?
+            .expect(202)?;
         self.deleted = true;
-        self.api.succeeded(answer["operation"]["id"].as_str().context("no operation")?).await?;
+        self.api
+            .succeeded(answer["operation"]["id"].as_str().context("no operation")?)
+            .await?;
         Ok(())
     }
 
@@ -170,7 +192,10 @@ impl Drop for Tenant {
         // Dropped inside a runtime, where blocking is not allowed: a thread with a runtime of its own asks.
         let path = format!("/v1/tenants/{}", self.id);
         let asking = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .ok()?;
             runtime.block_on(async { Api::owner().await.ok()?.delete(&path).await.ok() })
         });
         if asking.join().is_err() {

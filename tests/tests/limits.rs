@@ -38,6 +38,9 @@ print(int(options['workers']) * most + gevent + 2 * most + 2)
     let mut server = sql::tenants().await?;
     let allowed = sql::text(&mut server, "SELECT current_setting('max_connections')").await?;
     let allowed: u32 = allowed.context("a setting")?.parse()?;
-    assert!(most + 30 <= allowed, "a pool may take {most} of {allowed} connections");
+    assert!(
+        most + 30 <= allowed,
+        "a pool may take {most} of {allowed} connections"
+    );
     Ok(())
 }

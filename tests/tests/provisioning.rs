@@ -38,7 +38,10 @@ async fn a_tenant_is_accepted_at_once_and_its_administrator_signs_in_soon_after(
     let tenant = Tenant::of(&api, &answer, &body)?;
     let accepted = answer.json();
 
-    assert_eq!(answer.header("location"), format!("/v1/operations/{}", tenant.operation));
+    assert_eq!(
+        answer.header("location"),
+        format!("/v1/operations/{}", tenant.operation)
+    );
     assert!(answer.header("retry-after").parse::<u32>().is_ok(), "{answer:?}");
     assert!(!answer.header("x-request-id").is_empty(), "{answer:?}");
     for (id, prefix) in [(&tenant.id, "ten_"), (&tenant.operation, "op_")] {
@@ -48,21 +51,34 @@ async fn a_tenant_is_accepted_at_once_and_its_administrator_signs_in_soon_after(
     assert_eq!(accepted["tenant"]["labels"], json!({ "team": "blue" }));
     assert_eq!(accepted["tenant"]["url"], format!("http://{}", tenant.host));
     assert_eq!(accepted["operation"]["kind"], "tenant.provision");
-    assert_eq!(accepted["operation"]["target"], json!({ "type": "tenant", "id": tenant.id }));
+    assert_eq!(
+        accepted["operation"]["target"],
+        json!({ "type": "tenant", "id": tenant.id })
+    );
     assert!(tenant.password.len() >= 16, "a generated password is long");
 
     let operation = api.succeeded(&tenant.operation).await?;
     assert_eq!(operation["progress"]["percent"], 100, "{operation}");
-    assert!(operation["error"].is_null() && operation["finished_at"].is_string(), "{operation}");
+    assert!(
+        operation["error"].is_null() && operation["finished_at"].is_string(),
+        "{operation}"
+    );
     assert_eq!(tenant.read().await?.expect(200)?["status"], "active");
     tenant.visit("/web/login").await?.expect(200)?;
 
     let browser = tenant.signed_in().await?;
     let home = browser.get("/odoo").await?;
     home.expect(200)?;
-    assert!(home.url.ends_with("/odoo") && home.text.contains("odoo.__session_info__"), "{}", home.url);
+    assert!(
+        home.url.ends_with("/odoo") && home.text.contains("odoo.__session_info__"),
+        "{}",
+        home.url
+    );
     let stranger = Browser::new(&tenant.url)?;
-    assert!(!stranger.sign_in(&tenant.login, "not-the-password").await?, "a wrong password signs in");
+    assert!(
+        !stranger.sign_in(&tenant.login, "not-the-password").await?,
+        "a wrong password signs in"
+    );
     tenant.delete().await
 }
 
@@ -78,8 +94,18 @@ async fn a_repeated_request_is_carried_out_once_and_its_password_told_once() -> 
 
     let again = api.post("/v1/tenants", &body, &headers).await?;
     let mut expected = first.json();
-    assert!(expected.as_object_mut().context("an object")?.remove("admin_password").is_some());
-    assert_eq!(again.expect(202)?, expected, "a replay differs by more than its secret");
+    assert!(
+        expected
+            .as_object_mut()
+            .context("an object")?
+            .remove("admin_password")
+            .is_some()
+    );
+    assert_eq!(
+        again.expect(202)?,
+        expected,
+        "a replay differs by more than its secret"
+    );
     assert_eq!(again.header("idempotency-replayed"), "true");
     assert_eq!(again.header("location"), first.header("location"));
 
@@ -107,14 +133,22 @@ async fn eight_racing_requests_with_one_key_make_one_tenant() -> Result<()> {
             assert_eq!(answer.header("retry-after"), "1");
             continue;
         }
-        ids.insert(answer.expect(202)?["tenant"]["id"].as_str().context("an id")?.to_owned());
+        ids.insert(
+            answer.expect(202)?["tenant"]["id"]
+                .as_str()
+                .context("an id")?
+                .to_owned(),
+        );
         if answer.header("idempotency-replayed").is_empty() {
             fresh.push(answer);
         }
     }
     assert_eq!((ids.len(), fresh.len()), (1, 1), "{ids:?}");
     let tenant = Tenant::of(&api, &fresh[0], &body)?;
-    let listed = api.get(&format!("/v1/tenants?slug={}", tenant.slug)).await?.expect(200)?;
+    let listed = api
+        .get(&format!("/v1/tenants?slug={}", tenant.slug))
+        .await?
+        .expect(200)?;
     assert_eq!(listed["items"].as_array().map(Vec::len), Some(1));
     api.succeeded(&tenant.operation).await?;
     tenant.delete().await
@@ -125,7 +159,10 @@ async fn a_taken_slug_is_refused_and_free_again_after_the_deletion() -> Result<(
     let api = Api::owner().await?;
     let first = Tenant::create(&api).await?;
     let body = request(&first.slug, &json!({}));
-    assert_eq!(api.post("/v1/tenants", &body, &[]).await?.problem(409)?, "slug_taken");
+    assert_eq!(
+        api.post("/v1/tenants", &body, &[]).await?.problem(409)?,
+        "slug_taken"
+    );
     first.delete().await?;
     let second = Tenant::accept(&api, &body, &[]).await?;
     api.succeeded(&second.operation).await?;
@@ -137,30 +174,71 @@ async fn a_taken_slug_is_refused_and_free_again_after_the_deletion() -> Result<(
 async fn an_invalid_request_names_every_wrong_value_and_makes_nothing() -> Result<()> {
     let api = Api::owner().await?;
     let slug = new_slug();
-    let with_slug = |slug: &str, name: &str| request(slug, &json!({ "name": name, "admin": { "email": "a@b.example" } }));
+    let with_slug = |slug: &str, name: &str| {
+        request(
+            slug,
+            &json!({ "name": name, "admin": { "email": "a@b.example" } }),
+        )
+    };
     let cases = [
         (with_slug("Not A Slug", "Name"), vec!["/slug"]),
         (with_slug("-ab", ""), vec!["/slug", "/name"]),
         (with_slug("www", "Name"), vec!["/slug"]),
         (with_slug("xn--ab", "Name"), vec!["/slug"]),
-        (request(&slug, &json!({ "admin": { "email": "nobody" } })), vec!["/admin/email"]),
-        (request(&slug, &json!({ "admin": { "email": "a@b.example", "password": "short" } })), vec!["/admin/password"]),
+        (
+            request(&slug, &json!({ "admin": { "email": "nobody" } })),
+            vec!["/admin/email"],
+        ),
+        (
+            request(
+                &slug,
+                &json!({ "admin": { "email": "a@b.example", "password": "short" } }),
+            ),
+            vec!["/admin/password"],
+        ),
         (request(&slug, &json!({ "country": "be" })), vec!["/country"]),
         (request(&slug, &json!({ "language": "xx_XX" })), vec!["/language"]),
-        (request(&slug, &json!({ "odoo_version": "7.0" })), vec!["/odoo_version"]),
-        (request(&slug, &json!({ "isolation": "dedicated" })), vec!["/isolation"]),
-        (request(&slug, &json!({ "organization_id": "org_00000000000000000000000000" })), vec!["/organization_id"]),
-        (request(&slug, &json!({ "labels": { " ": "x" } })), vec!["/labels/ "]),
+        (
+            request(&slug, &json!({ "odoo_version": "7.0" })),
+            vec!["/odoo_version"],
+        ),
+        (
+            request(&slug, &json!({ "isolation": "dedicated" })),
+            vec!["/isolation"],
+        ),
+        (
+            request(
+                &slug,
+                &json!({ "organization_id": "org_00000000000000000000000000" }),
+            ),
+            vec!["/organization_id"],
+        ),
+        (
+            request(&slug, &json!({ "labels": { " ": "x" } })),
+            vec!["/labels/ "],
+        ),
         (request(&slug, &json!({ "colour": "red" })), vec!["/colour"]),
-        (json!({ "slug": slug, "name": "No administrator" }), vec!["/admin"]),
+        (
+            json!({ "slug": slug, "name": "No administrator" }),
+            vec!["/admin"],
+        ),
     ];
     for (body, pointers) in cases {
         let answer = api.post("/v1/tenants", &body, &[]).await?;
         let problem = answer.problem(422).with_context(|| body.to_string())?;
         let errors = answer.json()["errors"].as_array().cloned().unwrap_or_default();
-        let named: Vec<&str> = errors.iter().filter_map(|error| error["pointer"].as_str()).collect();
+        let named: Vec<&str> = errors
+            .iter()
+            .filter_map(|error| error["pointer"].as_str())
+            .collect();
         assert_eq!(named, pointers, "{problem} for {body}: {}", answer.text);
-        assert!(errors.iter().all(|error| error["code"].is_string() && error["detail"].is_string()), "{}", answer.text);
+        assert!(
+            errors
+                .iter()
+                .all(|error| error["code"].is_string() && error["detail"].is_string()),
+            "{}",
+            answer.text
+        );
     }
     let listed = api.get(&format!("/v1/tenants?slug={slug}")).await?.expect(200)?;
     assert_eq!(listed["items"], json!([]));
@@ -172,7 +250,9 @@ async fn a_deleted_tenant_leaves_nothing_behind() -> Result<()> {
     let api = Api::owner().await?;
     let tenant = Tenant::create(&api).await?;
     let place = Place::get();
-    assert!(place.filestore(&tenant.database).is_dir() && place.route(&tenant.host).symlink_metadata().is_ok());
+    assert!(
+        place.filestore(&tenant.database).is_dir() && place.route(&tenant.host).symlink_metadata().is_ok()
+    );
     // Open sessions of Odoo on its database must not keep it.
     tenant.signed_in().await?;
 
@@ -181,10 +261,17 @@ async fn a_deleted_tenant_leaves_nothing_behind() -> Result<()> {
     let accepted = first.expect(202)?;
     let operation = accepted["operation"]["id"].as_str().context("an id")?;
     assert_eq!(first.header("location"), format!("/v1/operations/{operation}"));
-    assert_eq!((&accepted["tenant"]["status"], &accepted["operation"]["kind"]), (&json!("deleting"), &json!("tenant.delete")));
+    assert_eq!(
+        (&accepted["tenant"]["status"], &accepted["operation"]["kind"]),
+        (&json!("deleting"), &json!("tenant.delete"))
+    );
     let again = api.delete(&path).await?;
     if again.status == 202 {
-        assert_eq!(again.json()["operation"]["id"], operation, "a second deletion was begun");
+        assert_eq!(
+            again.json()["operation"]["id"],
+            operation,
+            "a second deletion was begun"
+        );
     } else {
         assert_eq!(again.problem(404)?, "not_found");
     }
@@ -193,9 +280,21 @@ async fn a_deleted_tenant_leaves_nothing_behind() -> Result<()> {
     assert_eq!(tenant.read().await?.problem(404)?, "not_found");
     assert_eq!(api.delete(&path).await?.problem(404)?, "not_found");
     assert_gone(&tenant.id, &tenant.host).await?;
-    let operations = api.get(&format!("/v1/operations?target_id={}", tenant.id)).await?.expect(200)?;
-    let kinds: Vec<&str> = operations["items"].as_array().into_iter().flatten().filter_map(|one| one["kind"].as_str()).collect();
-    assert_eq!(kinds, ["tenant.delete", "tenant.provision"], "operations outlive their tenant");
+    let operations = api
+        .get(&format!("/v1/operations?target_id={}", tenant.id))
+        .await?
+        .expect(200)?;
+    let kinds: Vec<&str> = operations["items"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|one| one["kind"].as_str())
+        .collect();
+    assert_eq!(
+        kinds,
+        ["tenant.delete", "tenant.provision"],
+        "operations outlive their tenant"
+    );
     tenant.forget();
     Ok(())
 }
@@ -204,8 +303,12 @@ async fn a_deleted_tenant_leaves_nothing_behind() -> Result<()> {
 async fn deleting_a_tenant_in_the_making_ends_both() -> Result<()> {
     let api = Api::owner().await?;
     let tenant = Tenant::accept(&api, &request(&new_slug(), &json!({})), &[]).await?;
-    let accepted = api.delete(&format!("/v1/tenants/{}", tenant.id)).await?.expect(202)?;
-    api.succeeded(accepted["operation"]["id"].as_str().context("an id")?).await?;
+    let accepted = api
+        .delete(&format!("/v1/tenants/{}", tenant.id))
+        .await?
+        .expect(202)?;
+    api.succeeded(accepted["operation"]["id"].as_str().context("an id")?)
+        .await?;
     let made = api.ended(&tenant.operation).await?;
     ensure!(made["status"] != "failed", "{made}");
     assert_eq!(tenant.read().await?.problem(404)?, "not_found");
@@ -222,7 +325,13 @@ async fn a_cancelled_provisioning_leaves_only_its_row() -> Result<()> {
     for pause in [0, 20, 60, 150, 300] {
         let tenant = Tenant::accept(&api, &request(&new_slug(), &json!({})), &[]).await?;
         tokio::time::sleep(Duration::from_millis(pause)).await;
-        let wish = api.post(&format!("/v1/operations/{}/cancel", tenant.operation), &json!({}), &[]).await?;
+        let wish = api
+            .post(
+                &format!("/v1/operations/{}/cancel", tenant.operation),
+                &json!({}),
+                &[],
+            )
+            .await?;
         if wish.status == 409 {
             assert_eq!(wish.problem(409)?, "operation_finished");
         } else {
@@ -235,7 +344,10 @@ async fn a_cancelled_provisioning_leaves_only_its_row() -> Result<()> {
             assert_eq!(row["status"], "failed", "{row}");
             assert_gone(&tenant.id, &tenant.host).await?;
         } else {
-            assert_eq!((&ended["status"], &row["status"]), (&json!("succeeded"), &json!("active")));
+            assert_eq!(
+                (&ended["status"], &row["status"]),
+                (&json!("succeeded"), &json!("active"))
+            );
         }
         tenant.delete().await?;
     }
@@ -254,14 +366,33 @@ async fn a_new_administrators_password_replaces_the_old_one_and_ends_its_session
     let operation = generated["operation"]["id"].as_str().context("an id")?;
     assert_eq!(generated["operation"]["kind"], "tenant.set_admin_password");
     api.succeeded(operation).await?;
-    let old = std::mem::replace(&mut tenant.password, generated["admin_password"].as_str().context("a password")?.to_owned());
-    assert!(!Browser::new(&tenant.url)?.sign_in(&tenant.login, &old).await?, "the old password still signs in");
-    assert!(!before.is_signed_in().await?, "a session of the old password goes on");
+    let old = std::mem::replace(
+        &mut tenant.password,
+        generated["admin_password"]
+            .as_str()
+            .context("a password")?
+            .to_owned(),
+    );
+    assert!(
+        !Browser::new(&tenant.url)?.sign_in(&tenant.login, &old).await?,
+        "the old password still signs in"
+    );
+    assert!(
+        !before.is_signed_in().await?,
+        "a session of the old password goes on"
+    );
     tenant.signed_in().await?;
 
-    let chosen = api.post(&path, &json!({ "password": "chosen by a person 42" }), &[]).await?.expect(202)?;
-    assert!(chosen.get("admin_password").is_none(), "a chosen password is told back: {chosen}");
-    api.succeeded(chosen["operation"]["id"].as_str().context("an id")?).await?;
+    let chosen = api
+        .post(&path, &json!({ "password": "chosen by a person 42" }), &[])
+        .await?
+        .expect(202)?;
+    assert!(
+        chosen.get("admin_password").is_none(),
+        "a chosen password is told back: {chosen}"
+    );
+    api.succeeded(chosen["operation"]["id"].as_str().context("an id")?)
+        .await?;
     tenant.password = "chosen by a person 42".to_owned();
     tenant.signed_in().await?;
     tenant.delete().await
@@ -279,20 +410,42 @@ async fn what_was_asked_for_arrives_in_odoo() -> Result<()> {
     });
     let body = request(&new_slug(), &more);
     let answer = api.post("/v1/tenants", &body, &[]).await?;
-    assert!(answer.expect(202)?.get("admin_password").is_none(), "a chosen password is told back");
+    assert!(
+        answer.expect(202)?.get("admin_password").is_none(),
+        "a chosen password is told back"
+    );
     let tenant = Tenant::of(&api, &answer, &body)?;
     api.succeeded(&tenant.operation).await?;
     let row = tenant.read().await?.expect(200)?;
-    assert_eq!((&row["country"], &row["language"]), (&json!("DK"), &json!("en_US")));
+    assert_eq!(
+        (&row["country"], &row["language"]),
+        (&json!("DK"), &json!("en_US"))
+    );
 
     let browser = tenant.signed_in().await?;
-    let companies = browser.call("res.company", "search_read", json!([[], ["name", "country_code", "currency_id"]])).await?;
+    let companies = browser
+        .call(
+            "res.company",
+            "search_read",
+            json!([[], ["name", "country_code", "currency_id"]]),
+        )
+        .await?;
     assert_eq!(companies.as_array().map(Vec::len), Some(1), "{companies}");
-    assert_eq!((&companies[0]["name"], &companies[0]["country_code"]), (&json!("Ærø Møbler & Søn"), &json!("DK")));
+    assert_eq!(
+        (&companies[0]["name"], &companies[0]["country_code"]),
+        (&json!("Ærø Møbler & Søn"), &json!("DK"))
+    );
     assert_eq!(companies[0]["currency_id"][1], "DKK");
-    let user = browser.call("res.users", "read", json!([[2], ["login", "email", "lang"]])).await?;
-    assert_eq!((&user[0]["login"], &user[0]["email"], &user[0]["lang"]), (&json!(login), &json!(login), &json!("en_US")));
-    let address = browser.call("ir.config_parameter", "get_param", json!(["web.base.url"])).await?;
+    let user = browser
+        .call("res.users", "read", json!([[2], ["login", "email", "lang"]]))
+        .await?;
+    assert_eq!(
+        (&user[0]["login"], &user[0]["email"], &user[0]["lang"]),
+        (&json!(login), &json!(login), &json!("en_US"))
+    );
+    let address = browser
+        .call("ir.config_parameter", "get_param", json!(["web.base.url"]))
+        .await?;
     assert_eq!(address, tenant.url);
     tenant.delete().await
 }
@@ -303,7 +456,8 @@ async fn two_tenants_share_no_identity() -> Result<()> {
     let (a, b) = (Tenant::create(&api).await?, Tenant::create(&api).await?);
     let (at_a, at_b) = (a.signed_in().await?, b.signed_in().await?);
     for parameter in ["database.uuid", "database.secret", "database.create_date"] {
-        let code = format!("action = {{'value': env['ir.config_parameter'].sudo().get_param('{parameter}')}}");
+        let code =
+            format!("action = {{'value': env['ir.config_parameter'].sudo().get_param('{parameter}')}}");
         let (of_a, of_b) = (at_a.run(&code).await?, at_b.run(&code).await?);
         assert!(of_a["value"].is_string(), "{parameter}: {of_a}");
         if parameter != "database.create_date" {
@@ -311,9 +465,15 @@ async fn two_tenants_share_no_identity() -> Result<()> {
         }
     }
     let crons = |browser: Browser| async move {
-        browser.call("ir.cron", "search_read", json!([[], ["nextcall"]])).await
+        browser
+            .call("ir.cron", "search_read", json!([[], ["nextcall"]]))
+            .await
     };
-    assert_ne!(crons(at_a).await?, crons(at_b).await?, "all jobs are due in the same second");
+    assert_ne!(
+        crons(at_a).await?,
+        crons(at_b).await?,
+        "all jobs are due in the same second"
+    );
     a.delete().await?;
     b.delete().await
 }
@@ -331,13 +491,25 @@ async fn pages_of_a_list_are_stable_while_tenants_are_added() -> Result<()> {
         let page = api.get(&path).await?.expect(200)?;
         let items = page["items"].as_array().context("items")?;
         ensure!(items.len() <= 2, "{page}");
-        seen.extend(items.iter().filter_map(|item| item["id"].as_str().map(str::to_owned)));
+        seen.extend(
+            items
+                .iter()
+                .filter_map(|item| item["id"].as_str().map(str::to_owned)),
+        );
         if seen.len() == 2 {
             tenants.push(Tenant::accept(&api, &request(&new_slug(), &json!({})), &[]).await?);
         }
-        let Some(token) = page["next_page"].as_str() else { break };
-        let listed = api.get(&format!("/v1/operations?limit=2&page_token={token}")).await?;
-        assert_eq!(listed.problem(400)?, "invalid_page_token", "a token opens another list");
+        let Some(token) = page["next_page"].as_str() else {
+            break;
+        };
+        let listed = api
+            .get(&format!("/v1/operations?limit=2&page_token={token}"))
+            .await?;
+        assert_eq!(
+            listed.problem(400)?,
+            "invalid_page_token",
+            "a token opens another list"
+        );
         path = format!("/v1/tenants?limit=2&page_token={token}");
     }
     let unique: BTreeSet<&String> = seen.iter().collect();
@@ -345,7 +517,10 @@ async fn pages_of_a_list_are_stable_while_tenants_are_added() -> Result<()> {
     for tenant in &tenants[..4] {
         assert!(seen.contains(&tenant.id), "{} is on no page", tenant.slug);
     }
-    assert!(!seen.contains(&tenants[4].id), "one added later moved into the pages");
+    assert!(
+        !seen.contains(&tenants[4].id),
+        "one added later moved into the pages"
+    );
     let newest_first = seen.windows(2).all(|pair| pair[0] > pair[1]);
     assert!(newest_first, "not newest first: {seen:?}");
     for tenant in tenants {
@@ -358,10 +533,18 @@ async fn pages_of_a_list_are_stable_while_tenants_are_added() -> Result<()> {
 async fn operations_can_be_listed_filtered_and_waited_for() -> Result<()> {
     let api = Api::owner().await?;
     let tenant = Tenant::accept(&api, &request(&new_slug(), &json!({})), &[]).await?;
-    let waited = api.get(&format!("/v1/operations/{}?wait=60", tenant.operation)).await?.expect(200)?;
+    let waited = api
+        .get(&format!("/v1/operations/{}?wait=60", tenant.operation))
+        .await?
+        .expect(200)?;
     assert_eq!(waited["status"], "succeeded", "{waited}");
     let ids = |page: Value| -> Vec<String> {
-        page["items"].as_array().into_iter().flatten().filter_map(|one| one["id"].as_str().map(str::to_owned)).collect()
+        page["items"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|one| one["id"].as_str().map(str::to_owned))
+            .collect()
     };
     for query in [
         format!("id={}", tenant.operation),
@@ -371,10 +554,21 @@ async fn operations_can_be_listed_filtered_and_waited_for() -> Result<()> {
         let page = api.get(&format!("/v1/operations?{query}")).await?.expect(200)?;
         assert_eq!(ids(page), std::slice::from_ref(&tenant.operation), "{query}");
     }
-    let none = api.get(&format!("/v1/operations?target_id={}&status=failed", tenant.id)).await?.expect(200)?;
+    let none = api
+        .get(&format!("/v1/operations?target_id={}&status=failed", tenant.id))
+        .await?
+        .expect(200)?;
     assert!(ids(none).is_empty());
-    assert_eq!(api.get("/v1/operations?colour=red").await?.problem(422)?, "invalid_request");
-    assert_eq!(api.get(&format!("/v1/operations/{}?wait=61", tenant.operation)).await?.problem(422)?, "invalid_request");
+    assert_eq!(
+        api.get("/v1/operations?colour=red").await?.problem(422)?,
+        "invalid_request"
+    );
+    assert_eq!(
+        api.get(&format!("/v1/operations/{}?wait=61", tenant.operation))
+            .await?
+            .problem(422)?,
+        "invalid_request"
+    );
     tenant.delete().await
 }
 
@@ -387,8 +581,19 @@ async fn a_protected_tenant_is_not_deleted() -> Result<()> {
     tenant.visit("/web/login").await?.expect(200)?;
     // There is no request yet that ends the protection.
     let mut control = sql::control().await?;
-    let uuid = sql::text(&mut control, &format!("SELECT id FROM tenants WHERE slug = '{}'", tenant.slug)).await?;
-    sql::execute(&mut control, &format!("UPDATE tenants SET protected = false WHERE id = '{}'", uuid.context("a row")?)).await?;
+    let uuid = sql::text(
+        &mut control,
+        &format!("SELECT id FROM tenants WHERE slug = '{}'", tenant.slug),
+    )
+    .await?;
+    sql::execute(
+        &mut control,
+        &format!(
+            "UPDATE tenants SET protected = false WHERE id = '{}'",
+            uuid.context("a row")?
+        ),
+    )
+    .await?;
     tenant.delete().await
 }
 
@@ -404,11 +609,17 @@ async fn nobody_gets_in_without_a_credential() -> Result<()> {
             }
             let answer = Answer::of(request).await?;
             assert_eq!(answer.problem(401)?, "unauthenticated", "{path}");
-            assert!(answer.header("www-authenticate").starts_with("Bearer"), "{answer:?}");
+            assert!(
+                answer.header("www-authenticate").starts_with("Bearer"),
+                "{answer:?}"
+            );
         }
     }
     wait::until(Duration::from_secs(5), "health is answered", async || {
-        Answer::of(client.get(format!("{base}/healthz"))).await?.expect(200).map(drop)
+        Answer::of(client.get(format!("{base}/healthz")))
+            .await?
+            .expect(200)
+            .map(drop)
     })
     .await
 }

@@ -18,7 +18,10 @@ const PASSWORD: &str = "known before it is asked for";
 
 fn body() -> Value {
     let slug = new_slug();
-    request(&slug, &json!({ "admin": { "email": format!("admin@{slug}.example"), "password": PASSWORD } }))
+    request(
+        &slug,
+        &json!({ "admin": { "email": format!("admin@{slug}.example"), "password": PASSWORD } }),
+    )
 }
 
 /// Makes a tenant as a careful program does: again with the same key, as long as the platform can't answer.
@@ -99,7 +102,10 @@ async fn a_provisioning_whose_worker_is_killed_is_carried_to_its_end() -> Result
         services::kill_hard("worker").await?;
         let operation = api.succeeded(&tenant.operation).await?;
         ensure!(operation["progress"]["percent"] == 100, "{operation}");
-        tenant.signed_in().await.with_context(|| format!("killed after {pause} ms"))?;
+        tenant
+            .signed_in()
+            .await
+            .with_context(|| format!("killed after {pause} ms"))?;
         tenant.delete().await?;
     }
     Ok(())
@@ -111,10 +117,14 @@ async fn a_deletion_whose_worker_is_killed_is_carried_to_its_end() -> Result<()>
     let api = Api::owner().await?;
     for pause in [0, 40, 120] {
         let tenant = create(&api).await?;
-        let accepted = api.delete(&format!("/v1/tenants/{}", tenant.id)).await?.expect(202)?;
+        let accepted = api
+            .delete(&format!("/v1/tenants/{}", tenant.id))
+            .await?
+            .expect(202)?;
         tokio::time::sleep(Duration::from_millis(pause)).await;
         services::kill_hard("worker").await?;
-        api.succeeded(accepted["operation"]["id"].as_str().context("an id")?).await?;
+        api.succeeded(accepted["operation"]["id"].as_str().context("an id")?)
+            .await?;
         assert_eq!(tenant.read().await?.problem(404)?, "not_found");
         assert_eq!(tenant.visit("/web/login").await?.status, 404);
         tenant.forget();
@@ -134,12 +144,17 @@ async fn a_request_that_the_killed_api_left_unanswered_can_be_repeated() -> Resu
     });
     killed?;
     drop(sent);
-    let tenant = wait::until(Duration::from_secs(30), "the repeated request is answered", async || {
-        Tenant::accept(&api, &body, &headers).await
-    })
+    let tenant = wait::until(
+        Duration::from_secs(30),
+        "the repeated request is answered",
+        async || Tenant::accept(&api, &body, &headers).await,
+    )
     .await?;
     api.succeeded(&tenant.operation).await?;
-    let listed = api.get(&format!("/v1/tenants?slug={}", tenant.slug)).await?.expect(200)?;
+    let listed = api
+        .get(&format!("/v1/tenants?slug={}", tenant.slug))
+        .await?
+        .expect(200)?;
     assert_eq!(listed["items"].as_array().map(Vec::len), Some(1));
     tenant.signed_in().await?;
     tenant.delete().await

@@ -33,14 +33,22 @@ pub async fn print() -> Outcome {
     let arguments = Arguments::parse_from(std::env::args().skip(1));
     let settings = EdgeConfigSettings::load()?;
     tokio::fs::create_dir_all(&settings.edge.path).await?;
-    let user = settings.edge.user.as_deref().map(|text| match text.split_once(' ') {
-        Some((user, group)) => (user.to_owned(), Some(group.to_owned())),
-        None => (text.to_owned(), None),
-    });
+    let user = settings
+        .edge
+        .user
+        .as_deref()
+        .map(|text| match text.split_once(' ') {
+            Some((user, group)) => (user.to_owned(), Some(group.to_owned())),
+            None => (text.to_owned(), None),
+        });
     let text = EdgeConfig {
         listen: vec![settings.edge.listen],
         admin_domain: settings.domains.admin_domain.parse()?,
-        public_scheme: if settings.domains.scheme == "https" { PublicScheme::Https } else { PublicScheme::Http },
+        public_scheme: if settings.domains.scheme == "https" {
+            PublicScheme::Https
+        } else {
+            PublicScheme::Http
+        },
         api: settings.edge.api,
         pools: std::net::Ipv4Addr::LOCALHOST.into(),
         // Nginx compares real paths.

@@ -71,7 +71,10 @@ async fn run() -> Outcome {
 
     let bell = Bell::open(shared.redis_url.expose_secret(), JOBS_PREFIX)?;
     let kinds = operations::register(Registry::new(world.clone()))?;
-    let options = WorkerOptions { concurrency, ..WorkerOptions::default() };
+    let options = WorkerOptions {
+        concurrency,
+        ..WorkerOptions::default()
+    };
     let worker = Worker::new(database, bell, kinds, options, metrics);
 
     let ending = CancellationToken::new();

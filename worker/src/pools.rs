@@ -35,7 +35,9 @@ async fn look(world: &World) {
     for pool in pools.iter().filter(|pool| pool.row.status == Readiness::Ready) {
         match mend(world, pool).await {
             Ok(made) if made.is_empty() => {}
-            Ok(made) => tracing::warn!(pool = %pool.row.id, ?made, "made containers of a pool that were missing"),
+            Ok(made) => {
+                tracing::warn!(pool = %pool.row.id, ?made, "made containers of a pool that were missing")
+            }
             Err(error) => tracing::warn!(pool = %pool.row.id, %error, "a pool could not be mended"),
         }
     }
@@ -55,7 +57,10 @@ async fn mend(
     // Whoever holds the lock is at work on the pool already.
     let mut session = world.server.session("pools").await?;
     let id = pool.id();
-    match session.lock_within(&id.to_string(), Duration::from_millis(100)).await {
+    match session
+        .lock_within(&id.to_string(), Duration::from_millis(100))
+        .await
+    {
         Ok(()) => {}
         Err(odoo::server::ServerError::Locked { .. }) => return Ok(Vec::new()),
         Err(error) => return Err(error.into()),

@@ -71,7 +71,10 @@ pub fn outside(id: PoolId) -> names::PoolId {
 
 impl World {
     /// Touches nothing yet.
-    pub fn new(settings: &WorkerSettings, database: DatabaseConnection) -> Result<Self, Box<dyn std::error::Error>> {
+    pub fn new(
+        settings: &WorkerSettings,
+        database: DatabaseConnection,
+    ) -> Result<Self, Box<dyn std::error::Error>> {
         let pools = settings.pools.clone();
         let pool_host = match &pools.database_host {
             Some(host) => PoolHost::parse(host),
@@ -110,18 +113,25 @@ impl World {
 
     /// What a pool's processes may use.
     pub fn limits(&self) -> PoolLimits {
-        PoolLimits { workers: self.pools.web_workers, ..PoolLimits::default() }
+        PoolLimits {
+            workers: self.pools.web_workers,
+            ..PoolLimits::default()
+        }
     }
 
     /// What the tenants' server must allow for so many pools.
     pub fn requirements(&self, pools: usize) -> Requirements {
         let pools = u32::try_from(pools).unwrap_or(u32::MAX);
-        Requirements { pool_connections: pools.saturating_mul(self.limits().most_connections()) }
+        Requirements {
+            pool_connections: pools.saturating_mul(self.limits().most_connections()),
+        }
     }
 
     /// The Odoo image, pinned when it is first asked for.
     pub async fn image(&self) -> Result<&ImageId, odoo::runtime::RuntimeError> {
-        self.image.get_or_try_init(|| self.runtime.resolve_image(&self.pools.image)).await
+        self.image
+            .get_or_try_init(|| self.runtime.resolve_image(&self.pools.image))
+            .await
     }
 
     /// A pool that has its ports.
@@ -132,7 +142,10 @@ impl World {
     /// Every pool that has its ports.
     pub async fn all_pools(&self) -> Result<Vec<Pool>, Error> {
         let rows = platform::pools::all(&self.database).await?;
-        rows.into_iter().filter(|row| row.web_port.is_some()).map(|row| self.opened(row)).collect()
+        rows.into_iter()
+            .filter(|row| row.web_port.is_some())
+            .map(|row| self.opened(row))
+            .collect()
     }
 
     /// The keys of a pool.
@@ -142,10 +155,16 @@ impl World {
 
     fn opened(&self, row: PoolRow) -> Result<Pool, Error> {
         let port = |port: Option<i32>| {
-            port.and_then(|port| u16::try_from(port).ok()).ok_or_else(|| Error::internal("the pool has no ports yet"))
+            port.and_then(|port| u16::try_from(port).ok())
+                .ok_or_else(|| Error::internal("the pool has no ports yet"))
         };
         let (web_port, gevent_port) = (port(row.web_port)?, port(row.gevent_port)?);
-        Ok(Pool { keys: self.keys(&row)?, row, web_port, gevent_port })
+        Ok(Pool {
+            keys: self.keys(&row)?,
+            row,
+            web_port,
+            gevent_port,
+        })
     }
 
     /// What the runtime is to make of a pool.
@@ -153,7 +172,10 @@ impl World {
         Ok(PoolSpec {
             pool: pool.id(),
             image: self.image().await?.clone(),
-            user: ContainerUser { uid: self.pools.uid, gid: self.pools.gid },
+            user: ContainerUser {
+                uid: self.pools.uid,
+                gid: self.pools.gid,
+            },
             web_port: pool.web_port,
             gevent_port: pool.gevent_port,
             database: self.server.endpoint().clone(),
@@ -166,11 +188,22 @@ impl World {
 
     /// Tells the edge of every pool, and waits until it knows.
     pub async fn open_edge(&self) -> Result<(), StepError> {
-        let pools = self.all_pools().await.retry("database_away", "The platform's database does not answer.")?;
-        let known: Vec<PoolEdge> =
-            pools.iter().map(|pool| PoolEdge { id: pool.id(), secret: pool.keys.edge.clone() }).collect();
-        let generation =
-            self.edge.set_pools(&known).await.retry("edge_failed", "The edge could not be told of the pool.")?;
+        let pools = self
+            .all_pools()
+            .await
+            .retry("database_away", "The platform's database does not answer.")?;
+        let known: Vec<PoolEdge> = pools
+            .iter()
+            .map(|pool| PoolEdge {
+                id: pool.id(),
+                secret: pool.keys.edge.clone(),
+            })
+            .collect();
+        let generation = self
+            .edge
+            .set_pools(&known)
+            .await
+            .retry("edge_failed", "The edge could not be told of the pool.")?;
         self.edge
             .wait_loaded(&generation, std::time::Duration::from_secs(10))
             .await
@@ -179,7 +212,10 @@ impl World {
 
     /// The host name of a tenant.
     pub fn host(&self, slug: &str) -> Result<Hostname, StepError> {
-        self.domains.tenant_host(slug).parse::<Hostname>().permanent("invalid_host", "The slug makes no host name.")
+        self.domains
+            .tenant_host(slug)
+            .parse::<Hostname>()
+            .permanent("invalid_host", "The slug makes no host name.")
     }
 
     /// The password that an operation was given.
@@ -187,6 +223,8 @@ impl World {
         Platform::operation_password(&self.database, &self.master, operation)
             .await
             .retry("database_away", "The platform's database does not answer.")?
-            .ok_or_else(|| StepError::permanent("password_gone", "The password was erased before it was set."))
+            .ok_or_else(|| {
+                StepError::permanent("password_gone", "The password was erased before it was set.")
+            })
     }
 }

@@ -106,7 +106,9 @@ impl actix_web::Responder for Tokens {
     type Body = actix_web::body::BoxBody;
 
     fn respond_to(self, _: &actix_web::HttpRequest) -> HttpResponse {
-        HttpResponse::Ok().insert_header(("Cache-Control", "no-store")).json(self.0)
+        HttpResponse::Ok()
+            .insert_header(("Cache-Control", "no-store"))
+            .json(self.0)
     }
 }
 
@@ -147,13 +149,23 @@ impl actix_web::Responder for Refreshed {
 }
 
 async fn token(public: Public, body: Body<TokenRequest>) -> Result<SignedIn, ApiError> {
-    let TokenRequest { email, password, organization_id } = body.into_inner();
-    let sign_in = SignIn { email, password, organization: organization_id };
+    let TokenRequest {
+        email,
+        password,
+        organization_id,
+    } = body.into_inner();
+    let sign_in = SignIn {
+        email,
+        password,
+        organization: organization_id,
+    };
     Ok(SignedIn(Tokens(public.platform().sign_in(sign_in).await?.into())))
 }
 
 async fn refresh(public: Public, body: Body<RefreshRequest>) -> Result<Refreshed, ApiError> {
-    Ok(Refreshed(Tokens(public.platform().refresh(&body.refresh_token).await?.into())))
+    Ok(Refreshed(Tokens(
+        public.platform().refresh(&body.refresh_token).await?.into(),
+    )))
 }
 
 async fn logout(caller: Authz<ActAsSelf>) -> Result<NoContent, ApiError> {

@@ -66,7 +66,10 @@ async fn me(caller: Authz<ActAsSelf>) -> Result<Reply<Me>, ApiError> {
         id: profile.user.id,
         email: profile.user.email,
         name: profile.user.name,
-        organization: MyOrganization { id: profile.organization.id, name: profile.organization.name },
+        organization: MyOrganization {
+            id: profile.organization.id,
+            name: profile.organization.name,
+        },
         role: caller.identity().role,
         permissions: caller.permissions(),
     }))

@@ -12,9 +12,15 @@ use crate::route::RouteTable;
 #[must_use]
 pub fn table() -> RouteTable {
     RouteTable::new(
-        [auth::endpoints(), me::endpoints(), tenants::endpoints(), operations::endpoints(), system::endpoints()]
-            .into_iter()
-            .flatten()
-            .collect(),
+        [
+            auth::endpoints(),
+            me::endpoints(),
+            tenants::endpoints(),
+            operations::endpoints(),
+            system::endpoints(),
+        ]
+        .into_iter()
+        .flatten()
+        .collect(),
     )
 }

@@ -128,7 +128,11 @@ impl Operation {
             id: row.id.into(),
             kind: row.kind,
             status: row.status.as_str(),
-            progress: Progress { percent: row.percent, step: row.step, message: row.message },
+            progress: Progress {
+                percent: row.percent,
+                step: row.step,
+                message: row.message,
+            },
             target: OperationTarget {
                 id: target.map_or_else(|| row.target_id.to_string(), Target::id_text),
                 r#type: row.target_type,
@@ -251,33 +255,63 @@ async fn get(
     let row = match query.0.wait {
         None => operations.get(id.0).await?,
         Some(seconds @ 1..=60) => {
-            operations.wait(&caller.state().watcher, id.0, Duration::from_secs(seconds)).await?
+            operations
+                .wait(&caller.state().watcher, id.0, Duration::from_secs(seconds))
+                .await?
         }
         Some(_) => return Err(parameter("wait", "must be 1 to 60")),
     };
     Ok(Reply(Operation::new(row, operations.shows_details())))
 }
 
-async fn list(caller: Authz<ReadOperations>, query: Query<ListOperations>) -> Result<Reply<OperationPage>, ApiError> {
-    let ListOperations { limit, page_token, id, status, kind, target_id } = query.0;
+async fn list(
+    caller: Authz<ReadOperations>,
+    query: Query<ListOperations>,
+) -> Result<Reply<OperationPage>, ApiError> {
+    let ListOperations {
+        limit,
+        page_token,
+        id,
+        status,
+        kind,
+        target_id,
+    } = query.0;
     let ids = id
-        .map(|list| list.split(',').map(str::parse).collect::<Result<Vec<OperationId>, _>>())
+        .map(|list| {
+            list.split(',')
+                .map(str::parse)
+                .collect::<Result<Vec<OperationId>, _>>()
+        })
         .transpose()
         .map_err(|error| parameter("id", format!("{error}, with commas between several")))?;
     if ids.as_ref().is_some_and(|ids| ids.len() > MAX_LIMIT as usize) {
         return Err(parameter("id", format!("must have at most {MAX_LIMIT} ids")));
     }
     let target = target_id
-        .map(|text| Target::parse(&text).ok_or_else(|| parameter("target_id", "must be an id of what operations work on")))
+        .map(|text| {
+            Target::parse(&text)
+                .ok_or_else(|| parameter("target_id", "must be an id of what operations work on"))
+        })
         .transpose()?
         .map(Target::uuid);
     let status = status.map(|status| OperationStatus::from(status).as_str());
-    let filter = OperationFilter { ids, status, kind, target };
+    let filter = OperationFilter {
+        ids,
+        status,
+        kind,
+        target,
+    };
     let operations = caller.operations();
-    let page = operations.list(&filter, checked_limit(limit)?, page_token.as_deref()).await?;
+    let page = operations
+        .list(&filter, checked_limit(limit)?, page_token.as_deref())
+        .await?;
     let details = operations.shows_details();
     Ok(Reply(OperationPage {
-        items: page.items.into_iter().map(|row| Operation::new(row, details)).collect(),
+        items: page
+            .items
+            .into_iter()
+            .map(|row| Operation::new(row, details))
+            .collect(),
         next_page: page.next_page,
     }))
 }
@@ -285,5 +319,8 @@ async fn list(caller: Authz<ReadOperations>, query: Query<ListOperations>) -> Re
 async fn cancel(caller: Authz<CancelOperations>, id: Id<OperationId>) -> Result<Cancelling, ApiError> {
     let operations = caller.operations();
     let row = operations.cancel(id.0).await?;
-    Ok(Cancelling(Accepted(Operation::new(row, operations.shows_details()))))
+    Ok(Cancelling(Accepted(Operation::new(
+        row,
+        operations.shows_details(),
+    ))))
 }

@@ -97,7 +97,11 @@ impl actix_web::Responder for ReadinessAnswer {
 
     fn respond_to(self, _: &actix_web::HttpRequest) -> HttpResponse {
         let ready = self.0.status == "ready";
-        let mut response = if ready { HttpResponse::Ok() } else { HttpResponse::ServiceUnavailable() };
+        let mut response = if ready {
+            HttpResponse::Ok()
+        } else {
+            HttpResponse::ServiceUnavailable()
+        };
         if !ready {
             response.insert_header(("Retry-After", "2"));
         }
@@ -115,11 +119,24 @@ async fn readiness(public: Public) -> Result<ReadinessAnswer, ApiError> {
     let state = public.state();
     let (database, redis) = futures::join!(state.platform.ping_database(), redis_answers(state));
     let components = vec![
-        Component { name: "database", ready: database.is_ok(), required: true },
-        Component { name: "redis", ready: redis, required: false },
+        Component {
+            name: "database",
+            ready: database.is_ok(),
+            required: true,
+        },
+        Component {
+            name: "redis",
+            ready: redis,
+            required: false,
+        },
     ];
-    let ready = components.iter().all(|component| component.ready || !component.required);
-    Ok(ReadinessAnswer(Readiness { status: if ready { "ready" } else { "not_ready" }, components }))
+    let ready = components
+        .iter()
+        .all(|component| component.ready || !component.required);
+    Ok(ReadinessAnswer(Readiness {
+        status: if ready { "ready" } else { "not_ready" },
+        components,
+    }))
 }
 
 async fn redis_answers(state: &State) -> bool {
@@ -133,7 +150,9 @@ async fn redis_answers(state: &State) -> bool {
 
 async fn openapi(public: Public) -> Result<Raw, ApiError> {
     let document = public.state().openapi.to_string();
-    Ok(Raw(HttpResponse::Ok().content_type("application/json").body(document)))
+    Ok(Raw(HttpResponse::Ok()
+        .content_type("application/json")
+        .body(document)))
 }
 
 /// The page that renders the document. Its parts are in the binary: it works where nothing else can be reached.
@@ -144,12 +163,9 @@ async fn docs(_: Public) -> Result<Html, ApiError> {
 }
 
 async fn errors(_: Public) -> Result<Html, ApiError> {
-    use std::fmt::Write as _;
-
     let mut rows = String::new();
     for code in crate::problem::ErrorCode::ALL {
-        let _ = write!(
-            rows,
+        rows += &format!(
             "<tr id=\"{0}\"><td>{1}</td><td><code>{0}</code></td><td>{2}. {3}</td></tr>",
             code.code(),
             code.status().as_u16(),
@@ -198,7 +214,9 @@ impl actix_web::FromRequest for Asset {
     type Future = std::future::Ready<Result<Self, ApiError>>;
 
     fn from_request(request: &actix_web::HttpRequest, _: &mut actix_web::dev::Payload) -> Self::Future {
-        std::future::ready(Ok(Self(request.match_info().get("asset").unwrap_or_default().to_owned())))
+        std::future::ready(Ok(Self(
+            request.match_info().get("asset").unwrap_or_default().to_owned(),
+        )))
     }
 }
 
@@ -212,7 +230,10 @@ impl Describe for AssetFile {
             ObjectBuilder::new().schema_type(Type::String).into();
         let mut response = ResponseBuilder::new().description("The file.");
         for media_type in ["text/css", "text/javascript", "text/html", "image/png"] {
-            response = response.content(media_type, ContentBuilder::new().schema(Some(schema.clone())).build());
+            response = response.content(
+                media_type,
+                ContentBuilder::new().schema(Some(schema.clone())).build(),
+            );
         }
         sketch.answers.insert(200, response.build());
     }
@@ -234,7 +255,12 @@ const DOCS_SCRIPT: &str = "window.onload = () => {\n  window.ui = SwaggerUIBundl
 async fn docs_asset(_: Public, asset: Asset) -> Result<AssetFile, ApiError> {
     const DAY: (&str, &str) = ("Cache-Control", "public, max-age=86400");
     if asset.0 == "start.js" {
-        return Ok(AssetFile(HttpResponse::Ok().content_type("text/javascript").insert_header(DAY).body(DOCS_SCRIPT)));
+        return Ok(AssetFile(
+            HttpResponse::Ok()
+                .content_type("text/javascript")
+                .insert_header(DAY)
+                .body(DOCS_SCRIPT),
+        ));
     }
     let served = ["swagger-ui.css", "swagger-ui-bundle.js", "favicon-32x32.png"];
     let file = served
@@ -244,6 +270,9 @@ async fn docs_asset(_: Public, asset: Asset) -> Result<AssetFile, ApiError> {
         .flatten()
         .ok_or_else(|| ApiError::new(crate::problem::ErrorCode::NotFound))?;
     Ok(AssetFile(
-        HttpResponse::Ok().content_type(file.content_type).insert_header(DAY).body(file.bytes.into_owned()),
+        HttpResponse::Ok()
+            .content_type(file.content_type)
+            .insert_header(DAY)
+            .body(file.bytes.into_owned()),
     ))
 }

@@ -20,8 +20,8 @@ use super::operations::Operation;
 use crate::{
     problem::{ApiError, ErrorCode},
     route::{
-        Accepted, Authz, Body, Describe, Endpoint, HasOperation, Id, IdempotencyKey, MaybeBody, Once, Query, Reply,
-        Sketch, endpoint,
+        Accepted, Authz, Body, Describe, Endpoint, HasOperation, Id, IdempotencyKey, MaybeBody, Once, Query,
+        Reply, Sketch, endpoint,
     },
 };
 
@@ -144,7 +144,12 @@ struct TenantPage {
 #[serde(deny_unknown_fields)]
 struct CreateTenant {
     /// Its host label: 2 to 40 lower-case ASCII letters, digits and hyphens.
-    #[schema(example = "acme", pattern = "^[a-z0-9][a-z0-9-]{0,38}[a-z0-9]$", min_length = 2, max_length = 40)]
+    #[schema(
+        example = "acme",
+        pattern = "^[a-z0-9][a-z0-9-]{0,38}[a-z0-9]$",
+        min_length = 2,
+        max_length = 40
+    )]
     slug: String,
     /// Its display name, also the company's name in Odoo.
     #[schema(example = "Acme Corporation", min_length = 1, max_length = 128)]
@@ -332,7 +337,9 @@ async fn create(
                 Ok(Accepted(TenantCreated {
                     tenant: Tenant::new(created.accepted.tenant, caller.platform().domains()),
                     operation: Operation::new(created.accepted.operation, details),
-                    admin_password: created.generated_password.map(|password| password.expose_secret().to_owned()),
+                    admin_password: created
+                        .generated_password
+                        .map(|password| password.expose_secret().to_owned()),
                 }))
             },
             Accepted::record,
@@ -342,12 +349,24 @@ async fn create(
 }
 
 async fn list(caller: Authz<ReadTenants>, query: Query<ListTenants>) -> Result<Reply<TenantPage>, ApiError> {
-    let ListTenants { limit, page_token, status, slug } = query.0;
+    let ListTenants {
+        limit,
+        page_token,
+        status,
+        slug,
+    } = query.0;
     let limit = super::operations::checked_limit(limit)?;
-    let page = caller.tenants().list(&TenantFilter { status, slug }, limit, page_token.as_deref()).await?;
+    let page = caller
+        .tenants()
+        .list(&TenantFilter { status, slug }, limit, page_token.as_deref())
+        .await?;
     let domains = caller.platform().domains();
     Ok(Reply(TenantPage {
-        items: page.items.into_iter().map(|row| Tenant::new(row, domains)).collect(),
+        items: page
+            .items
+            .into_iter()
+            .map(|row| Tenant::new(row, domains))
+            .collect(),
         next_page: page.next_page,
     }))
 }
@@ -381,11 +400,16 @@ async fn set_admin_password(
         .once(
             once.as_ref(),
             async |transaction| {
-                let change = caller.tenants().set_admin_password(transaction, id.0, password.as_ref()).await?;
+                let change = caller
+                    .tenants()
+                    .set_admin_password(transaction, id.0, password.as_ref())
+                    .await?;
                 Ok(Accepted(TenantCreated {
                     tenant: Tenant::new(change.accepted.tenant, caller.platform().domains()),
                     operation: Operation::new(change.accepted.operation, details),
-                    admin_password: change.generated_password.map(|password| password.expose_secret().to_owned()),
+                    admin_password: change
+                        .generated_password
+                        .map(|password| password.expose_secret().to_owned()),
                 }))
             },
             Accepted::record,
@@ -393,4 +417,3 @@ async fn set_admin_password(
         .await?;
     Ok(CanBeBusy(effect.into()))
 }
-

@@ -98,8 +98,6 @@ codes! {
 /// The page of all codes, as `docs/errors.md` holds it.
 #[must_use]
 pub fn reference() -> String {
-    use std::fmt::Write as _;
-
     let mut page = String::from(
         "# Errors\n\n\
          Every error is `application/problem+json` (RFC 9457): `type`, `title`, `status`, `detail`, `code`, `request_id`\n\
@@ -109,9 +107,8 @@ pub fn reference() -> String {
          | status | code | meaning |\n| --- | --- | --- |\n",
     );
     for code in ErrorCode::ALL {
-        let _ = writeln!(
-            page,
-            "| {} | <a id=\"{code_text}\"></a>`{code_text}` | {}. {} |",
+        page += &format!(
+            "| {} | <a id=\"{code_text}\"></a>`{code_text}` | {}. {} |\n",
             code.status().as_u16(),
             code.title(),
             code.help(),

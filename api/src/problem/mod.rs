@@ -124,7 +124,10 @@ impl ApiError {
     /// A 405 that lists what the path has.
     #[must_use]
     pub fn method_not_allowed(allow: &str) -> Self {
-        Self { allow: Some(allow.to_owned()), ..Self::new(ErrorCode::MethodNotAllowed) }
+        Self {
+            allow: Some(allow.to_owned()),
+            ..Self::new(ErrorCode::MethodNotAllowed)
+        }
     }
 
     /// Values that are wrong.
@@ -137,18 +140,34 @@ impl ApiError {
                     Place::Pointer(pointer) => (Some(pointer), None),
                     Place::Parameter(parameter) => (None, Some(parameter)),
                 };
-                ProblemItem { pointer, parameter, code: violation.code.to_owned(), detail: violation.detail }
+                ProblemItem {
+                    pointer,
+                    parameter,
+                    code: violation.code.to_owned(),
+                    detail: violation.detail,
+                }
             })
             .collect();
         let detail = errors
             .iter()
             .map(|item| {
-                let place = item.pointer.as_deref().or(item.parameter.as_deref()).unwrap_or_default();
-                format!("{} {}", if place.is_empty() { "the body" } else { place }, item.detail)
+                let place = item
+                    .pointer
+                    .as_deref()
+                    .or(item.parameter.as_deref())
+                    .unwrap_or_default();
+                format!(
+                    "{} {}",
+                    if place.is_empty() { "the body" } else { place },
+                    item.detail
+                )
             })
             .collect::<Vec<_>>()
             .join("; ");
-        Self { errors, ..Self::new(ErrorCode::Invalid).detail(detail) }
+        Self {
+            errors,
+            ..Self::new(ErrorCode::Invalid).detail(detail)
+        }
     }
 
     /// The body, for a request.
@@ -220,7 +239,10 @@ impl From<Error> for ApiError {
             Error::WrongPassword => Self::new(ErrorCode::WrongPassword),
             Error::RefreshTokenReused => Self::new(ErrorCode::RefreshTokenReused),
             Error::OrganizationRequired(organizations) => Self {
-                organizations: organizations.into_iter().map(|(id, name)| ProblemOrganization { id, name }).collect(),
+                organizations: organizations
+                    .into_iter()
+                    .map(|(id, name)| ProblemOrganization { id, name })
+                    .collect(),
                 ..Self::new(ErrorCode::OrganizationRequired)
             },
             Error::Forbidden { permission } => {
@@ -230,15 +252,18 @@ impl From<Error> for ApiError {
             Error::Invalid(violations) => Self::invalid(violations),
             Error::InvalidPageToken => Self::new(ErrorCode::InvalidPageToken),
             Error::SlugTaken => Self::new(ErrorCode::SlugTaken),
-            Error::TenantBusy(operation) => {
-                Self { operation_id: Some(operation), ..Self::new(ErrorCode::TenantBusy) }
-                    .retry_after(Duration::from_secs(1))
+            Error::TenantBusy(operation) => Self {
+                operation_id: Some(operation),
+                ..Self::new(ErrorCode::TenantBusy)
             }
+            .retry_after(Duration::from_secs(1)),
             Error::TenantProtected => Self::new(ErrorCode::TenantProtected),
             Error::TenantStatus(status) => {
                 let status = serde_json::to_value(status).unwrap_or_default();
-                Self::new(ErrorCode::TenantStatus)
-                    .detail(format!("The tenant is {}.", status.as_str().unwrap_or("in another state")))
+                Self::new(ErrorCode::TenantStatus).detail(format!(
+                    "The tenant is {}.",
+                    status.as_str().unwrap_or("in another state")
+                ))
             }
             Error::NoCapacity => Self::new(ErrorCode::NoCapacity).retry_after(Duration::from_secs(2)),
             Error::IdempotencyInFlight => {
@@ -247,7 +272,11 @@ impl From<Error> for ApiError {
             Error::IdempotencyKeyReused => Self::new(ErrorCode::IdempotencyKeyReused),
             Error::OperationFinished => Self::new(ErrorCode::OperationFinished),
             Error::NotCancellable => Self::new(ErrorCode::NotCancellable),
-            Error::Unavailable { part, retry_after, source } => {
+            Error::Unavailable {
+                part,
+                retry_after,
+                source,
+            } => {
                 tracing::warn!(part, error = %source, "a part that is needed does not answer");
                 Self::new(ErrorCode::Unavailable).retry_after(retry_after)
             }

@@ -25,7 +25,10 @@ impl<T: ToSchema> Describe for Reply<T> {
         let schema = sketch.schema::<T>();
         let response = ResponseBuilder::new()
             .description("As asked.")
-            .content("application/json", ContentBuilder::new().schema(Some(schema)).build())
+            .content(
+                "application/json",
+                ContentBuilder::new().schema(Some(schema)).build(),
+            )
             .build();
         sketch.answers.insert(200, response);
     }
@@ -58,13 +61,22 @@ impl<T: ToSchema> Describe for Accepted<T> {
     fn describe(sketch: &mut Sketch) {
         let schema = sketch.schema::<T>();
         let text = |about: &str, kind: Type| {
-            HeaderBuilder::new().description(Some(about)).schema(Some(ObjectBuilder::new().schema_type(kind))).build()
+            HeaderBuilder::new()
+                .description(Some(about))
+                .schema(Some(ObjectBuilder::new().schema_type(kind)))
+                .build()
         };
         let response = ResponseBuilder::new()
             .description("Accepted: `Location` is the operation that carries it out.")
             .header("Location", text("The operation's path.", Type::String))
-            .header("Retry-After", text("Seconds after which to look again.", Type::Integer))
-            .content("application/json", ContentBuilder::new().schema(Some(schema)).build())
+            .header(
+                "Retry-After",
+                text("Seconds after which to look again.", Type::Integer),
+            )
+            .content(
+                "application/json",
+                ContentBuilder::new().schema(Some(schema)).build(),
+            )
             .build();
         sketch.answers.insert(202, response);
     }
@@ -134,7 +146,12 @@ pub struct NoContent;
 
 impl Describe for NoContent {
     fn describe(sketch: &mut Sketch) {
-        sketch.answers.insert(204, ResponseBuilder::new().description("Done; there is nothing to say.").build());
+        sketch.answers.insert(
+            204,
+            ResponseBuilder::new()
+                .description("Done; there is nothing to say.")
+                .build(),
+        );
     }
 }
 
@@ -178,7 +195,10 @@ impl Describe for Raw {
         let schema = ObjectBuilder::new().schema_type(Type::Object);
         let response = ResponseBuilder::new()
             .description("The document.")
-            .content("application/json", ContentBuilder::new().schema(Some(schema)).build())
+            .content(
+                "application/json",
+                ContentBuilder::new().schema(Some(schema)).build(),
+            )
             .build();
         sketch.answers.insert(200, response);
     }

@@ -52,11 +52,9 @@ impl<T: id::Id> FromRequest for Id<T> {
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         let text = request.match_info().get("id").unwrap_or_default();
-        std::future::ready(
-            text.parse()
-                .map(Self)
-                .map_err(|error: id::ParseIdError| ApiError::new(ErrorCode::MalformedId).detail(format!("The id {error}."))),
-        )
+        std::future::ready(text.parse().map(Self).map_err(|error: id::ParseIdError| {
+            ApiError::new(ErrorCode::MalformedId).detail(format!("The id {error}."))
+        }))
     }
 }
 
@@ -86,17 +84,33 @@ impl<T: DeserializeOwned> FromRequest for Query<T> {
 
 fn parse_query<T: DeserializeOwned>(text: &str) -> Result<T, ApiError> {
     let pairs: Vec<(String, String)> = serde_urlencoded::from_str(text).map_err(|error| {
-        ApiError::invalid(vec![Violation::of_parameter("", "malformed_query", error.to_string())])
+        ApiError::invalid(vec![Violation::of_parameter(
+            "",
+            "malformed_query",
+            error.to_string(),
+        )])
     })?;
     let mut seen = HashSet::new();
     if let Some((twice, _)) = pairs.iter().find(|(name, _)| !seen.insert(name)) {
-        return Err(ApiError::invalid(vec![Violation::of_parameter(twice, "duplicate_parameter", "is given twice")]));
+        return Err(ApiError::invalid(vec![Violation::of_parameter(
+            twice,
+            "duplicate_parameter",
+            "is given twice",
+        )]));
     }
     serde_path_to_error::deserialize(serde_urlencoded::Deserializer::new(form_pairs(text))).map_err(|error| {
         let name = error.path().to_string();
         let (code, detail) = explain(error.inner());
-        let name = if code == "unknown_field" { quoted(&error.inner().to_string()).unwrap_or(name) } else { name };
-        let code = if code == "unknown_field" { "unknown_parameter" } else { code };
+        let name = if code == "unknown_field" {
+            quoted(&error.inner().to_string()).unwrap_or(name)
+        } else {
+            name
+        };
+        let code = if code == "unknown_field" {
+            "unknown_parameter"
+        } else {
+            code
+        };
         ApiError::invalid(vec![Violation::of_parameter(name, code, detail)])
     })
 }
@@ -148,7 +162,10 @@ impl<T: DeserializeOwned + 'static> FromRequest for Body<T> {
         Box::pin(async move {
             check_content_type(&request)?;
             let bytes = read(&request, payload).await?;
-            Ok(Self { value: parse_body(&bytes)?, hash: request_hash(&request, &bytes) })
+            Ok(Self {
+                value: parse_body(&bytes)?,
+                hash: request_hash(&request, &bytes),
+            })
         })
     }
 }
@@ -173,10 +190,16 @@ impl<T: DeserializeOwned + Default + 'static> FromRequest for MaybeBody<T> {
             let bytes = read(&request, payload).await?;
             let hash = request_hash(&request, &bytes);
             if bytes.is_empty() {
-                return Ok(Self(Body { value: T::default(), hash }));
+                return Ok(Self(Body {
+                    value: T::default(),
+                    hash,
+                }));
             }
             check_content_type(&request)?;
-            Ok(Self(Body { value: parse_body(&bytes)?, hash }))
+            Ok(Self(Body {
+                value: parse_body(&bytes)?,
+                hash,
+            }))
         })
     }
 }
@@ -187,7 +210,10 @@ fn describe_body<T: ToSchema>(sketch: &mut Sketch, required: Required) {
         RequestBodyBuilder::new()
             .description(Some("A JSON object. Unknown fields are refused."))
             .required(Some(required))
-            .content("application/json", ContentBuilder::new().schema(Some(schema)).build())
+            .content(
+                "application/json",
+                ContentBuilder::new().schema(Some(schema)).build(),
+            )
             .build(),
     );
     sketch.errors(&[
@@ -202,19 +228,30 @@ fn check_content_type(request: &HttpRequest) -> Result<(), ApiError> {
     let media_type = request.mime_type().ok().flatten();
     let fine = media_type.is_some_and(|media_type| {
         media_type.essence_str() == "application/json"
-            && media_type.get_param("charset").is_none_or(|charset| charset.as_str().eq_ignore_ascii_case("utf-8"))
+            && media_type
+                .get_param("charset")
+                .is_none_or(|charset| charset.as_str().eq_ignore_ascii_case("utf-8"))
     });
-    if fine { Ok(()) } else { Err(ApiError::new(ErrorCode::UnsupportedMediaType)) }
+    if fine {
+        Ok(())
+    } else {
+        Err(ApiError::new(ErrorCode::UnsupportedMediaType))
+    }
 }
 
 async fn read(request: &HttpRequest, mut payload: Payload) -> Result<web::Bytes, ApiError> {
-    let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    let announced = request
+        .headers()
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse().ok());
     if announced.is_some_and(|bytes: usize| bytes > MAX_BODY_BYTES) {
         return Err(ApiError::new(ErrorCode::BodyTooLarge));
     }
     let mut body = web::BytesMut::new();
     while let Some(chunk) = payload.next().await {
-        let chunk = chunk.map_err(|_| ApiError::new(ErrorCode::MalformedRequest).detail("The body did not arrive whole."))?;
+        let chunk = chunk.map_err(|_| {
+            ApiError::new(ErrorCode::MalformedRequest).detail("The body did not arrive whole.")
+        })?;
         if body.len() + chunk.len() > MAX_BODY_BYTES {
             return Err(ApiError::new(ErrorCode::BodyTooLarge));
         }
@@ -225,7 +262,11 @@ async fn read(request: &HttpRequest, mut payload: Payload) -> Result<web::Bytes,
 
 fn request_hash(request: &HttpRequest, body: &[u8]) -> Vec<u8> {
     let mut hash = Sha256::new();
-    for part in [request.method().as_str().as_bytes(), request.path().as_bytes(), body] {
+    for part in [
+        request.method().as_str().as_bytes(),
+        request.path().as_bytes(),
+        body,
+    ] {
         hash.update((part.len() as u64).to_be_bytes());
         hash.update(part);
     }
@@ -238,9 +279,15 @@ fn parse_body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     let strict = StrictValue::deserialize(&mut deserializer)
         .and_then(|value| deserializer.end().map(|()| value))
         .map_err(|error| {
-            let code = if error.is_data() { ErrorCode::Invalid } else { ErrorCode::MalformedJson };
+            let code = if error.is_data() {
+                ErrorCode::Invalid
+            } else {
+                ErrorCode::MalformedJson
+            };
             match code {
-                ErrorCode::Invalid => ApiError::invalid(vec![Violation::at("", "duplicate_key", error.to_string())]),
+                ErrorCode::Invalid => {
+                    ApiError::invalid(vec![Violation::at("", "duplicate_key", error.to_string())])
+                }
                 code => ApiError::new(code).detail(format!("The body is not JSON: {error}.")),
             }
         })?;
@@ -276,7 +323,10 @@ fn explain(error: &impl fmt::Display) -> (&'static str, String) {
     } else if text.starts_with("missing field") {
         ("missing_field", "is missing".to_owned())
     } else if text.starts_with("unknown variant") {
-        ("invalid_value", format!("must be one of the known values: {text}"))
+        (
+            "invalid_value",
+            format!("must be one of the known values: {text}"),
+        )
     } else if let Some(rest) = text.strip_prefix("invalid type: ") {
         ("invalid_type", format!("has the wrong type: {rest}"))
     } else {
@@ -360,7 +410,10 @@ impl IdempotencyKey {
     /// The key together with the request that it belongs to.
     #[must_use]
     pub fn with<T>(self, body: &Body<T>) -> Option<Once> {
-        self.0.map(|key| Once { key, request_hash: body.hash().to_vec() })
+        self.0.map(|key| Once {
+            key,
+            request_hash: body.hash().to_vec(),
+        })
     }
 }
 
@@ -380,7 +433,11 @@ impl Describe for IdempotencyKey {
                 ))
                 .build(),
         );
-        sketch.errors(&[ErrorCode::IdempotencyInFlight, ErrorCode::IdempotencyKeyReused, ErrorCode::Invalid]);
+        sketch.errors(&[
+            ErrorCode::IdempotencyInFlight,
+            ErrorCode::IdempotencyKeyReused,
+            ErrorCode::Invalid,
+        ]);
     }
 }
 
@@ -393,7 +450,8 @@ impl FromRequest for IdempotencyKey {
         let key = match (values.next(), values.next()) {
             (None, _) => Ok(Self(None)),
             (Some(value), None)
-                if (1..=255).contains(&value.len()) && value.as_bytes().iter().all(|b| (0x20..0x7f).contains(b)) =>
+                if (1..=255).contains(&value.len())
+                    && value.as_bytes().iter().all(|b| (0x20..0x7f).contains(b)) =>
             {
                 Ok(Self(value.to_str().ok().map(str::to_owned)))
             }
@@ -444,12 +502,24 @@ mod tests {
         assert_eq!(refusal("").0, 400);
         assert_eq!(refusal(&"[".repeat(5000)).0, 400);
         assert_eq!(refusal("[]").0, 422);
-        assert_eq!(refusal(r#"{"slug":"a","colour":1}"#), (422, "/colour unknown_field".into()));
-        assert_eq!(refusal(r#"{"slug":"a","admin":{"email":"x","b/c":1}}"#), (422, "/admin/b~1c unknown_field".into()));
+        assert_eq!(
+            refusal(r#"{"slug":"a","colour":1}"#),
+            (422, "/colour unknown_field".into())
+        );
+        assert_eq!(
+            refusal(r#"{"slug":"a","admin":{"email":"x","b/c":1}}"#),
+            (422, "/admin/b~1c unknown_field".into())
+        );
         assert_eq!(refusal("{}"), (422, "/slug missing_field".into()));
-        assert_eq!(refusal(r#"{"slug":"a","admin":{}}"#), (422, "/admin/email missing_field".into()));
+        assert_eq!(
+            refusal(r#"{"slug":"a","admin":{}}"#),
+            (422, "/admin/email missing_field".into())
+        );
         assert_eq!(refusal(r#"{"slug":3}"#), (422, "/slug invalid_type".into()));
-        assert_eq!(refusal(r#"{"slug":"a","slug":"b"}"#), (422, " duplicate_key".into()));
+        assert_eq!(
+            refusal(r#"{"slug":"a","slug":"b"}"#),
+            (422, " duplicate_key".into())
+        );
     }
 
     #[test]

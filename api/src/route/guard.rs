@@ -8,7 +8,11 @@ use futures::future::LocalBoxFuture;
 use platform::{Platform, caller::Caller, error::Error, permissions::Permission};
 
 use super::sketch::{Describe, Sketch};
-use crate::{problem::{ApiError, ErrorCode}, request_id::RequestId, state::State};
+use crate::{
+    problem::{ApiError, ErrorCode},
+    request_id::RequestId,
+    state::State,
+};
 
 /// The first argument of a handler.
 pub trait Guard: Describe {}
@@ -41,7 +45,12 @@ impl<P: Permission> Guard for Authz<P> {}
 impl<P: Permission> Describe for Authz<P> {
     fn describe(sketch: &mut Sketch) {
         sketch.permission = Some(P::ID);
-        sketch.errors(&[ErrorCode::Unauthenticated, ErrorCode::Forbidden, ErrorCode::Unavailable, ErrorCode::Internal]);
+        sketch.errors(&[
+            ErrorCode::Unauthenticated,
+            ErrorCode::Forbidden,
+            ErrorCode::Unavailable,
+            ErrorCode::Internal,
+        ]);
     }
 }
 
@@ -55,7 +64,10 @@ impl<P: Permission> FromRequest for Authz<P> {
         let request_id = RequestId::of(request);
         Box::pin(async move {
             let bearer = bearer.ok_or(Error::Unauthenticated)?;
-            let caller = state.platform.authorize::<P>(&bearer, request_id.as_str()).await?;
+            let caller = state
+                .platform
+                .authorize::<P>(&bearer, request_id.as_str())
+                .await?;
             Ok(Self { caller, state })
         })
     }
@@ -70,11 +82,15 @@ fn bearer(request: &HttpRequest) -> Option<String> {
     }
     let (scheme, token) = value.split_once(' ')?;
     let token = token.trim();
-    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() && token.len() <= 4096).then(|| token.to_owned())
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() && token.len() <= 4096)
+        .then(|| token.to_owned())
 }
 
 fn state_of(request: &HttpRequest) -> web::Data<State> {
-    request.app_data::<web::Data<State>>().cloned().expect("the application is built with its state")
+    request
+        .app_data::<web::Data<State>>()
+        .cloned()
+        .expect("the application is built with its state")
 }
 
 /// Nobody need prove anything. For what is public by its nature; the endpoint's description says why.
@@ -111,6 +127,8 @@ impl FromRequest for Public {
     type Future = std::future::Ready<Result<Self, ApiError>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        std::future::ready(Ok(Self { state: state_of(request) }))
+        std::future::ready(Ok(Self {
+            state: state_of(request),
+        }))
     }
 }

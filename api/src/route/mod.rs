@@ -10,8 +10,8 @@ mod sketch;
 use std::{collections::BTreeMap, panic::AssertUnwindSafe};
 
 use actix_web::{FromRequest, Handler as ActixHandler, Responder, Route, http::Method, web};
-pub use answer::{Accepted, Answer, HasOperation, Html, NoContent, Once, Raw, Reply};
 pub(crate) use answer::respond_as_inner;
+pub use answer::{Accepted, Answer, HasOperation, Html, NoContent, Once, Raw, Reply};
 pub use extract::{Body, Id, IdempotencyKey, MaybeBody, Query};
 pub use guard::{Authz, Guard, Public};
 pub use sketch::{Describe, Sketch};
@@ -59,7 +59,14 @@ pub struct EndpointBuilder {
 
 /// Begins an endpoint.
 pub fn endpoint(method: Method, path: &'static str, operation_id: &'static str) -> EndpointBuilder {
-    EndpointBuilder { method, path, operation_id, tag: "", summary: "", description: "" }
+    EndpointBuilder {
+        method,
+        path,
+        operation_id,
+        tag: "",
+        summary: "",
+        description: "",
+    }
 }
 
 impl EndpointBuilder {
@@ -81,12 +88,28 @@ impl EndpointBuilder {
     where
         H: Guarded<Args> + Send + Sync,
     {
-        let Self { method, path, operation_id, tag, summary, description } = self;
+        let Self {
+            method,
+            path,
+            operation_id,
+            tag,
+            summary,
+            description,
+        } = self;
         let mut sketch = Sketch::default();
         H::describe(&mut sketch);
         let of_route = method.clone();
         let route = Box::new(move || handler.clone().route(of_route.clone()));
-        Endpoint { method, path, operation_id, tag, summary, description, sketch, route }
+        Endpoint {
+            method,
+            path,
+            operation_id,
+            tag,
+            summary,
+            description,
+            sketch,
+            route,
+        }
     }
 }
 
@@ -161,7 +184,10 @@ impl RouteTable {
             by_path.entry(endpoint.path).or_default().push(endpoint);
         }
         for (path, endpoints) in by_path {
-            let mut allow: Vec<&str> = endpoints.iter().map(|endpoint| endpoint.method.as_str()).collect();
+            let mut allow: Vec<&str> = endpoints
+                .iter()
+                .map(|endpoint| endpoint.method.as_str())
+                .collect();
             allow.sort_unstable();
             let allow = allow.join(", ");
             let mut resource = web::resource(path);

@@ -9,9 +9,9 @@ use entity::{
     membership, organization, organization_ancestor, signing_key, user,
     values::Role,
 };
-use sea_orm::{DatabaseTransaction, 
-    ActiveValue::Set, ColumnTrait as _, ConnectionTrait, DatabaseConnection, EntityTrait as _, PaginatorTrait as _,
-    QueryFilter as _, TransactionTrait as _,
+use sea_orm::{
+    ActiveValue::Set, ColumnTrait as _, ConnectionTrait, DatabaseConnection, DatabaseTransaction,
+    EntityTrait as _, PaginatorTrait as _, QueryFilter as _, TransactionTrait as _,
 };
 use secrecy::{ExposeSecret as _, SecretString};
 
@@ -38,13 +38,22 @@ pub struct Bootstrap<'s> {
 ///
 /// # Errors
 /// The database doesn't answer, or the file for a generated password can't be written; then nothing has been made.
-pub async fn bootstrap(database: &DatabaseConnection, master: &MasterKey, new: &Bootstrap<'_>) -> Result<(), Error> {
+pub async fn bootstrap(
+    database: &DatabaseConnection,
+    master: &MasterKey,
+    new: &Bootstrap<'_>,
+) -> Result<(), Error> {
     let transaction = database.begin().await?;
-    transaction.execute_unprepared(&format!("SELECT pg_advisory_xact_lock({BOOTSTRAP_LOCK})")).await?;
+    transaction
+        .execute_unprepared(&format!("SELECT pg_advisory_xact_lock({BOOTSTRAP_LOCK})"))
+        .await?;
     if signing_key::Entity::find().count(&transaction).await? == 0 {
         tokens::create_signing_key(&transaction, master).await?;
     }
-    let root = organization::Entity::find().filter(organization::Column::ParentId.is_null()).one(&transaction).await?;
+    let root = organization::Entity::find()
+        .filter(organization::Column::ParentId.is_null())
+        .one(&transaction)
+        .await?;
     match root {
         None => create_root(&transaction, master, new).await?,
         Some(_) => pools::prepare_again(&transaction).await?,
@@ -58,13 +67,21 @@ async fn create_root(
     master: &MasterKey,
     new: &Bootstrap<'_>,
 ) -> Result<(), Error> {
-    let (root, owner, server, now) = (OrganizationId::new(), UserId::new(), DatabaseServerId::new(), chrono::Utc::now());
+    let (root, owner, server, now) = (
+        OrganizationId::new(),
+        UserId::new(),
+        DatabaseServerId::new(),
+        chrono::Utc::now(),
+    );
     let chosen = match new.password {
         Some(password) => password.clone(),
         None => {
             let generated = password::generate();
             write_once(new.password_out, generated.expose_secret()).map_err(|error| {
-                Error::Internal(format!("BOOTSTRAP_PASSWORD_OUT: can't write {}: {error}", new.password_out.display()))
+                Error::Internal(format!(
+                    "BOOTSTRAP_PASSWORD_OUT: can't write {}: {error}",
+                    new.password_out.display()
+                ))
             })?;
             generated
         }
@@ -119,7 +136,11 @@ fn write_once(path: &Path, text: &str) -> std::io::Result<()> {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part)?;
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&part)?;
     writeln!(file, "{text}")?;
     file.sync_all()?;
     std::fs::rename(&part, path)

@@ -19,7 +19,9 @@ const GENERATED_LEN: usize = 24;
 pub fn generate() -> SecretString {
     use rand::RngExt as _;
     let mut rng = rand::rng();
-    let text: String = (0..GENERATED_LEN).map(|_| char::from(ALPHABET[rng.random_range(0..ALPHABET.len())])).collect();
+    let text: String = (0..GENERATED_LEN)
+        .map(|_| char::from(ALPHABET[rng.random_range(0..ALPHABET.len())]))
+        .collect();
     SecretString::from(text)
 }
 
@@ -51,7 +53,9 @@ pub async fn verify(password: SecretString, hash: Option<String>) -> Result<bool
             None => decoy()?,
         };
         let parsed = PasswordHash::new(&hash).map_err(Error::internal)?;
-        let matches = Argon2::default().verify_password(password.expose_secret().as_bytes(), &parsed).is_ok();
+        let matches = Argon2::default()
+            .verify_password(password.expose_secret().as_bytes(), &parsed)
+            .is_ok();
         Ok(matches && known)
     })
     .await
@@ -79,8 +83,16 @@ mod tests {
     async fn only_the_right_password_of_a_known_account_is_accepted() {
         let hashed = hash("correct horse".to_owned().into()).await.unwrap();
         assert!(hashed.starts_with("$argon2id$"));
-        assert!(verify("correct horse".to_owned().into(), Some(hashed.clone())).await.unwrap());
-        assert!(!verify("wrong horse".to_owned().into(), Some(hashed)).await.unwrap());
+        assert!(
+            verify("correct horse".to_owned().into(), Some(hashed.clone()))
+                .await
+                .unwrap()
+        );
+        assert!(
+            !verify("wrong horse".to_owned().into(), Some(hashed))
+                .await
+                .unwrap()
+        );
         assert!(!verify("correct horse".to_owned().into(), None).await.unwrap());
     }
 

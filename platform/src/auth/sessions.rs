@@ -59,12 +59,17 @@ impl Platform {
     /// account has several and named none.
     pub async fn sign_in(&self, sign_in: SignIn) -> Result<TokenPair, Error> {
         let account = user::Entity::find()
-            .filter(Expr::cust_with_values("lower(email) = $1", [sign_in.email.to_lowercase()]))
+            .filter(Expr::cust_with_values(
+                "lower(email) = $1",
+                [sign_in.email.to_lowercase()],
+            ))
             .one(self.database())
             .await?;
         let hash = account.as_ref().map(|account| account.password_hash.clone());
         let right = password::verify(sign_in.password, hash).await?;
-        let Some(account) = account.filter(|_| right) else { return Err(Error::WrongPassword) };
+        let Some(account) = account.filter(|_| right) else {
+            return Err(Error::WrongPassword);
+        };
 
         let memberships: Vec<(membership::Model, Option<organization::Model>)> = {
             let rows = membership::Entity::find()
@@ -74,7 +79,9 @@ impl Platform {
                 .await?;
             let mut with_names = Vec::with_capacity(rows.len());
             for row in rows {
-                let organization = organization::Entity::find_by_id(row.organization_id).one(self.database()).await?;
+                let organization = organization::Entity::find_by_id(row.organization_id)
+                    .one(self.database())
+                    .await?;
                 with_names.push((row, organization));
             }
             with_names
@@ -112,7 +119,14 @@ impl Platform {
         .await?;
         store_refresh_token(&transaction, session, token_hash, now).await?;
         transaction.commit().await?;
-        self.pair(account.id, chosen.0.organization_id, chosen.0.role, session, refresh_token, now)
+        self.pair(
+            account.id,
+            chosen.0.organization_id,
+            chosen.0.role,
+            session,
+            refresh_token,
+            now,
+        )
     }
 
     /// Trades a refresh token for a new pair. The old one is used up.
@@ -147,17 +161,29 @@ impl Platform {
         let (refresh_token, token_hash) = new_refresh_token();
         store_refresh_token(&transaction, session.id, token_hash, now).await?;
         session::Entity::update_many()
-            .col_expr(session::Column::ExpiresAt, Expr::value(now + Duration::days(SESSION_DAYS)))
+            .col_expr(
+                session::Column::ExpiresAt,
+                Expr::value(now + Duration::days(SESSION_DAYS)),
+            )
             .filter(session::Column::Id.eq(session.id))
             .exec(&transaction)
             .await?;
         transaction.commit().await?;
-        self.pair(session.user_id, session.organization_id, membership.role, session.id, refresh_token, now)
+        self.pair(
+            session.user_id,
+            session.organization_id,
+            membership.role,
+            session.id,
+            refresh_token,
+            now,
+        )
     }
 
     /// Why a refresh token was not taken. A used one ends its whole session.
     async fn refuse_refresh(&self, token: &SecretString, now: DateTime<Utc>) -> Result<Error, Error> {
-        let known = refresh_token::Entity::find_by_id(hash_token(token)).one(self.database()).await?;
+        let known = refresh_token::Entity::find_by_id(hash_token(token))
+            .one(self.database())
+            .await?;
         match known {
             Some(known) if known.used_at.is_some() => {
                 self.end_session(known.session_id, now).await?;
@@ -195,7 +221,13 @@ impl Platform {
                 [session.into()],
             ))
             .await?;
-        row.map(|row| Ok(Standing { role: row.try_get("", "role")?, root: row.try_get("", "root")? })).transpose()
+        row.map(|row| {
+            Ok(Standing {
+                role: row.try_get("", "role")?,
+                root: row.try_get("", "root")?,
+            })
+        })
+        .transpose()
     }
 
     fn pair(
@@ -208,7 +240,11 @@ impl Platform {
         now: DateTime<Utc>,
     ) -> Result<TokenPair, Error> {
         let access_token = self.token_keys().sign(user, organization, role, session, now)?;
-        Ok(TokenPair { access_token: access_token.into(), expires_in: ACCESS_TOKEN_SECONDS, refresh_token })
+        Ok(TokenPair {
+            access_token: access_token.into(),
+            expires_in: ACCESS_TOKEN_SECONDS,
+            refresh_token,
+        })
     }
 }
 
@@ -216,7 +252,10 @@ impl Platform {
 fn new_refresh_token() -> (SecretString, Vec<u8>) {
     use base64::Engine as _;
     let random: [u8; 32] = rand::random();
-    let token = SecretString::from(format!("rt_{}", base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(random)));
+    let token = SecretString::from(format!(
+        "rt_{}",
+        base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(random)
+    ));
     let hash = hash_token(&token);
     (token, hash)
 }

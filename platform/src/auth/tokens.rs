@@ -12,8 +12,8 @@ use entity::{
     values::Role,
 };
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
-use secrecy::{ExposeSecret as _, SecretSlice};
 use sea_orm::{ActiveValue::Set, ConnectionTrait, EntityTrait as _};
+use secrecy::{ExposeSecret as _, SecretSlice};
 use serde::{Deserialize, Serialize};
 
 use crate::{error::Error, seal::MasterKey};
@@ -75,7 +75,9 @@ pub struct TokenKeys {
 
 impl std::fmt::Debug for TokenKeys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TokenKeys").field("signing", &self.signing.0).finish_non_exhaustive()
+        f.debug_struct("TokenKeys")
+            .field("signing", &self.signing.0)
+            .finish_non_exhaustive()
     }
 }
 
@@ -84,7 +86,11 @@ impl TokenKeys {
     ///
     /// # Errors
     /// The database doesn't answer, holds no key, or the master key doesn't open it.
-    pub async fn load(database: &impl ConnectionTrait, master: &MasterKey, now: DateTime<Utc>) -> Result<Self, Error> {
+    pub async fn load(
+        database: &impl ConnectionTrait,
+        master: &MasterKey,
+        now: DateTime<Utc>,
+    ) -> Result<Self, Error> {
         let mut rows = signing_key::Entity::find().all(database).await?;
         rows.retain(|row| row.verifies_until.is_none_or(|until| until > now));
         rows.sort_by_key(|row| std::cmp::Reverse(row.created_at));
@@ -93,13 +99,23 @@ impl TokenKeys {
             .find(|row| row.signs_until.is_none_or(|until| until > now))
             .ok_or_else(|| Error::internal("there is no key that signs access tokens"))?;
         let private = master.open(&signer.kid, &signer.private_key_sealed)?;
-        let signing = (signer.kid.clone(), EncodingKey::from_ed_der(private.expose_secret()));
+        let signing = (
+            signer.kid.clone(),
+            EncodingKey::from_ed_der(private.expose_secret()),
+        );
         let verifying = rows
             .into_iter()
             .map(|row| {
                 let x = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(&row.public_key);
                 let key = DecodingKey::from_ed_components(&x).map_err(Error::internal)?;
-                let jwk = Jwk { kty: "OKP", crv: "Ed25519", usage: "sig", alg: "EdDSA", kid: row.kid.clone(), x };
+                let jwk = Jwk {
+                    kty: "OKP",
+                    crv: "Ed25519",
+                    usage: "sig",
+                    alg: "EdDSA",
+                    kid: row.kid.clone(),
+                    x,
+                };
                 Ok((row.kid, (key, jwk)))
             })
             .collect::<Result<_, Error>>()?;
@@ -108,7 +124,11 @@ impl TokenKeys {
         validation.set_audience(&[AUDIENCE]);
         validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
         validation.leeway = 0;
-        Ok(Self { signing, verifying, validation })
+        Ok(Self {
+            signing,
+            verifying,
+            validation,
+        })
     }
 
     /// Signs a token.
@@ -135,7 +155,10 @@ impl TokenKeys {
             iat,
             jti: uuid::Uuid::new_v4().simple().to_string(),
         };
-        let header = Header { kid: Some(self.signing.0.clone()), ..Header::new(Algorithm::EdDSA) };
+        let header = Header {
+            kid: Some(self.signing.0.clone()),
+            ..Header::new(Algorithm::EdDSA)
+        };
         jsonwebtoken::encode(&header, &claims, &self.signing.1).map_err(Error::internal)
     }
 
@@ -145,7 +168,10 @@ impl TokenKeys {
     /// [`Error::Unauthenticated`]: it is not one of ours, or has ended.
     pub fn verify(&self, token: &str) -> Result<Claims, Error> {
         let header = jsonwebtoken::decode_header(token).map_err(|_| Error::Unauthenticated)?;
-        let (key, _) = header.kid.and_then(|kid| self.verifying.get(&kid)).ok_or(Error::Unauthenticated)?;
+        let (key, _) = header
+            .kid
+            .and_then(|kid| self.verifying.get(&kid))
+            .ok_or(Error::Unauthenticated)?;
         jsonwebtoken::decode::<Claims>(token, key, &self.validation)
             .map(|token| token.claims)
             .map_err(|_| Error::Unauthenticated)

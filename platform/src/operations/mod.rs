@@ -4,9 +4,7 @@ pub mod kinds;
 
 use std::time::Duration;
 
-use entity::id::{
-    DatabaseServerId, Id as _, OperationId, OrganizationId, PoolId, TemplateId, TenantId,
-};
+use entity::id::{DatabaseServerId, Id as _, OperationId, OrganizationId, PoolId, TemplateId, TenantId};
 pub use jobs::entity::operation::{Model as OperationRow, OperationStatus};
 use jobs::{Watcher, entity::operation};
 use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _};
@@ -122,7 +120,11 @@ impl<'c> Operations<'c> {
     /// # Errors
     /// [`Error::NotFound`].
     pub async fn get(&self, id: OperationId) -> Result<OperationRow, Error> {
-        self.visible().filter(operation::Column::Id.eq(id.0)).one(self.platform.database()).await?.ok_or(Error::NotFound)
+        self.visible()
+            .filter(operation::Column::Id.eq(id.0))
+            .one(self.platform.database())
+            .await?
+            .ok_or(Error::NotFound)
     }
 
     /// Waits until an operation has ended or `wait` has passed, and answers how it is then. Holds no database
@@ -130,7 +132,12 @@ impl<'c> Operations<'c> {
     ///
     /// # Errors
     /// [`Error::NotFound`].
-    pub async fn wait(&self, watcher: &Watcher, id: OperationId, wait: Duration) -> Result<OperationRow, Error> {
+    pub async fn wait(
+        &self,
+        watcher: &Watcher,
+        id: OperationId,
+        wait: Duration,
+    ) -> Result<OperationRow, Error> {
         let deadline = tokio::time::Instant::now() + wait;
         loop {
             let row = self.get(id).await?;
@@ -174,7 +181,10 @@ impl<'c> Operations<'c> {
             .limit(u64::from(limit) + 1)
             .all(self.platform.database())
             .await?;
-        Ok(self.platform.page_tokens().page(self.identity, &list, limit, rows, |row| row.id))
+        Ok(self
+            .platform
+            .page_tokens()
+            .page(self.identity, &list, limit, rows, |row| row.id))
     }
 
     /// Whether the caller may see an operation's internal details.

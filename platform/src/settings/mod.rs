@@ -6,14 +6,23 @@ mod structs;
 
 pub use reader::{Declared, Reader, SettingsError};
 pub use structs::{
-    ApiSettings, Domains, EdgeConfigSettings, EdgeSettings, LogSettings, MigrateSettings, PoolSettings, PortRange, RuntimeKind, SharedSettings,
-    WorkerSettings,
+    ApiSettings, Domains, EdgeConfigSettings, EdgeSettings, LogSettings, MigrateSettings, PoolSettings,
+    PortRange, RuntimeKind, SharedSettings, WorkerSettings,
 };
 
 /// Beginnings of names that are the platform's own: an unknown variable with one of them is a mistake, not somebody
 /// else's.
-const FAMILIES: &[&str] =
-    &["BOOTSTRAP_", "TENANT_DATABASE_", "POOL_", "EDGE_", "PLATFORM_", "MASTER_KEY", "ADMIN_DOMAIN", "PUBLIC_", "WORKER_"];
+const FAMILIES: &[&str] = &[
+    "BOOTSTRAP_",
+    "TENANT_DATABASE_",
+    "POOL_",
+    "EDGE_",
+    "PLATFORM_",
+    "MASTER_KEY",
+    "ADMIN_DOMAIN",
+    "PUBLIC_",
+    "WORKER_",
+];
 
 fn of_our_families(name: &str) -> bool {
     FAMILIES.iter().any(|family| name.starts_with(family))
@@ -22,7 +31,11 @@ fn of_our_families(name: &str) -> bool {
 /// Whether another of our processes has a setting of this name: api and worker may share one environment or file.
 fn of_another_process(name: &str) -> bool {
     let stem = name.strip_suffix("_FILE").unwrap_or(name);
-    declarations().iter().any(|(_, settings)| settings.iter().any(|setting| setting.name == stem || setting.name == name))
+    declarations().iter().any(|(_, settings)| {
+        settings
+            .iter()
+            .any(|setting| setting.name == stem || setting.name == name)
+    })
 }
 
 /// The declarations of every process, in the order in which the documentation shows them.
@@ -34,17 +47,24 @@ pub fn declarations() -> Vec<(&'static str, Vec<Declared>)> {
         reader.declared().to_vec()
     };
     vec![
-        ("Every process", declared(|reader| drop(SharedSettings::read(reader, "127.0.0.1:9081")))),
-        ("`odoo-saas-api`", declared(|reader| drop(ApiSettings::read_own(reader)))),
-        ("`odoo-saas-worker`", declared(|reader| drop(WorkerSettings::read_own(reader)))),
+        (
+            "Every process",
+            declared(|reader| drop(SharedSettings::read(reader, "127.0.0.1:9081"))),
+        ),
+        (
+            "`odoo-saas-api`",
+            declared(|reader| drop(ApiSettings::read_own(reader))),
+        ),
+        (
+            "`odoo-saas-worker`",
+            declared(|reader| drop(WorkerSettings::read_own(reader))),
+        ),
     ]
 }
 
 /// The reference page of all settings, as `docs/configuration.md` holds it.
 #[must_use]
 pub fn reference() -> String {
-    use std::fmt::Write as _;
-
     let mut page = String::from(
         "# Configuration\n\n\
          Settings come from the environment, over a file of `NAME=value` lines that `CONFIG_FILE` names. An empty\n\
@@ -53,17 +73,22 @@ pub fn reference() -> String {
          This page is printed from the code's own declarations: `odoo-saas-api settings`.\n",
     );
     for (process, settings) in declarations() {
-        let _ = write!(page, "\n## {process}\n\n| variable | wants | default | what it is for |\n| --- | --- | --- | --- |\n");
+        page += &format!(
+            "\n## {process}\n\n| variable | wants | default | what it is for |\n| --- | --- | --- | --- |\n"
+        );
         for setting in settings {
             let default = match (&setting.default, setting.required) {
                 (Some(value), _) => format!("`{value}`"),
                 (None, true) => "required".to_owned(),
                 (None, false) => "unset".to_owned(),
             };
-            let file = if setting.secret { format!(", `{}_FILE`", setting.name) } else { String::new() };
-            let _ = writeln!(
-                page,
-                "| `{}`{file} | {} | {default} | {} |",
+            let file = if setting.secret {
+                format!(", `{}_FILE`", setting.name)
+            } else {
+                String::new()
+            };
+            page += &format!(
+                "| `{}`{file} | {} | {default} | {} |\n",
                 setting.name,
                 setting.wants.replace('|', "\\|"),
                 setting.about.replace('|', "\\|"),
@@ -75,7 +100,11 @@ pub fn reference() -> String {
 
 /// The known name nearest to a misspelt one: one of at most two edits away.
 fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    known.map(|candidate| (edits(name, candidate), candidate)).filter(|(edits, _)| *edits <= 2).min().map(|(_, name)| name)
+    known
+        .map(|candidate| (edits(name, candidate), candidate))
+        .filter(|(edits, _)| *edits <= 2)
+        .min()
+        .map(|(_, name)| name)
 }
 
 /// Levenshtein's distance.
@@ -100,8 +129,10 @@ mod tests {
     use super::*;
 
     fn read(file: &str, environment: &[(&str, &str)]) -> Result<SharedSettings, SettingsError> {
-        let environment: BTreeMap<String, String> =
-            environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let environment: BTreeMap<String, String> = environment
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
         let mut reader = Reader::new(file, environment);
         let settings = SharedSettings::read(&mut reader, "127.0.0.1:9081");
         reader.finish(settings)
@@ -114,7 +145,16 @@ mod tests {
     fn defaults_make_a_url_that_works_on_one_machine() {
         let settings = read(GOOD, &[]).unwrap();
         assert_eq!(settings.domains.tenant_url("acme"), "http://acme.localhost:8080");
-        let settings = read(GOOD, &[("PUBLIC_SCHEME", "https"), ("PUBLIC_PORT", "443"), ("DOMAIN", "example.com"), ("ADMIN_DOMAIN", "example.net")]).unwrap();
+        let settings = read(
+            GOOD,
+            &[
+                ("PUBLIC_SCHEME", "https"),
+                ("PUBLIC_PORT", "443"),
+                ("DOMAIN", "example.com"),
+                ("ADMIN_DOMAIN", "example.net"),
+            ],
+        )
+        .unwrap();
         assert_eq!(settings.domains.tenant_url("acme"), "https://acme.example.com");
     }
 
@@ -137,14 +177,23 @@ mod tests {
         ] {
             assert!(text.contains(wanted), "{wanted} in {text}");
         }
-        assert!(!text.contains("short") && !text.contains("mysql") && !text.contains("PATH"), "{text}");
+        assert!(
+            !text.contains("short") && !text.contains("mysql") && !text.contains("PATH"),
+            "{text}"
+        );
     }
 
     #[test]
     fn a_missing_setting_says_what_it_wants() {
         let text = read("", &[]).unwrap_err().to_string();
-        assert!(text.contains("DATABASE_URL (or DATABASE_URL_FILE): missing; wants a postgres:// URL"), "{text}");
-        assert!(text.contains("MASTER_KEY (or MASTER_KEY_FILE): missing; wants 32 bytes in base64"), "{text}");
+        assert!(
+            text.contains("DATABASE_URL (or DATABASE_URL_FILE): missing; wants a postgres:// URL"),
+            "{text}"
+        );
+        assert!(
+            text.contains("MASTER_KEY (or MASTER_KEY_FILE): missing; wants 32 bytes in base64"),
+            "{text}"
+        );
     }
 
     #[test]
@@ -155,21 +204,51 @@ mod tests {
         let path = path.to_str().unwrap();
         let file = GOOD.replace("DATABASE_URL=", "#");
         assert!(read(&file, &[("DATABASE_URL_FILE", path)]).is_ok());
-        assert!(read(GOOD, &[("DATABASE_URL_FILE", path)]).unwrap_err().to_string().contains("set together with"));
-        let missing = read(&file, &[("DATABASE_URL_FILE", "/nonexistent")]).unwrap_err().to_string();
-        assert!(missing.contains("DATABASE_URL_FILE: can't read /nonexistent"), "{missing}");
+        assert!(
+            read(GOOD, &[("DATABASE_URL_FILE", path)])
+                .unwrap_err()
+                .to_string()
+                .contains("set together with")
+        );
+        let missing = read(&file, &[("DATABASE_URL_FILE", "/nonexistent")])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            missing.contains("DATABASE_URL_FILE: can't read /nonexistent"),
+            "{missing}"
+        );
     }
 
     #[test]
     fn tenants_and_administrators_live_under_different_registrable_domains() {
-        let same = read(GOOD, &[("DOMAIN", "odoo.example.com"), ("ADMIN_DOMAIN", "admin.example.com")]);
-        assert!(same.unwrap_err().to_string().contains("ADMIN_DOMAIN: admin.example.com shares"));
-        assert!(read(GOOD, &[("DOMAIN", "example.com"), ("ADMIN_DOMAIN", "example.net")]).is_ok());
+        let same = read(
+            GOOD,
+            &[
+                ("DOMAIN", "odoo.example.com"),
+                ("ADMIN_DOMAIN", "admin.example.com"),
+            ],
+        );
+        assert!(
+            same.unwrap_err()
+                .to_string()
+                .contains("ADMIN_DOMAIN: admin.example.com shares")
+        );
+        assert!(
+            read(
+                GOOD,
+                &[("DOMAIN", "example.com"), ("ADMIN_DOMAIN", "example.net")]
+            )
+            .is_ok()
+        );
     }
 
     #[test]
     fn the_reference_page_is_what_the_code_declares() {
         let committed = include_str!("../../../docs/configuration.md");
-        assert_eq!(committed, reference(), "print it anew: odoo-saas-api settings > docs/configuration.md");
+        assert_eq!(
+            committed,
+            reference(),
+            "print it anew: odoo-saas-api settings > docs/configuration.md"
+        );
     }
 }

@@ -39,7 +39,10 @@ impl SettingsError {
 
 impl fmt::Display for SettingsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "the settings are not usable (docs/configuration.md explains each):")?;
+        writeln!(
+            f,
+            "the settings are not usable (docs/configuration.md explains each):"
+        )?;
         for mistake in &self.mistakes {
             writeln!(f, "  {mistake}")?;
         }
@@ -62,21 +65,28 @@ impl Reader {
     /// # Errors
     /// The file can't be read, or a line of it is not `NAME=value`.
     pub fn from_environment() -> Result<Self, SettingsError> {
-        let environment: BTreeMap<String, String> = std::env::vars().filter(|(_, value)| !value.is_empty()).collect();
+        let environment: BTreeMap<String, String> =
+            std::env::vars().filter(|(_, value)| !value.is_empty()).collect();
         let Some(path) = environment.get("CONFIG_FILE").cloned() else {
             return Ok(Self::new(String::new().as_str(), environment));
         };
         match std::fs::read_to_string(&path) {
             Ok(text) => Ok(Self::new(&text, environment)),
-            Err(error) => Err(SettingsError { mistakes: vec![format!("CONFIG_FILE: can't read {path}: {error}")] }),
+            Err(error) => Err(SettingsError {
+                mistakes: vec![format!("CONFIG_FILE: can't read {path}: {error}")],
+            }),
         }
     }
 
     /// A reader over a file's text and an environment, which wins.
     #[must_use]
     pub fn new(file: &str, environment: BTreeMap<String, String>) -> Self {
-        let mut reader =
-            Self { values: BTreeMap::new(), from_file: Vec::new(), declared: Vec::new(), mistakes: Vec::new() };
+        let mut reader = Self {
+            values: BTreeMap::new(),
+            from_file: Vec::new(),
+            declared: Vec::new(),
+            mistakes: Vec::new(),
+        };
         for (index, line) in file.lines().enumerate() {
             let line = line.trim();
             if line.is_empty() || line.starts_with('#') {
@@ -86,7 +96,9 @@ impl Reader {
                 Some((name, value)) if is_name(name.trim()) => {
                     let (name, value) = (name.trim().to_owned(), unquoted(value.trim()).to_owned());
                     if reader.from_file.contains(&name) {
-                        reader.mistakes.push(format!("{name}: set twice in the configuration file"));
+                        reader
+                            .mistakes
+                            .push(format!("{name}: set twice in the configuration file"));
                     }
                     reader.from_file.push(name.clone());
                     reader.values.insert(name, value);
@@ -103,7 +115,17 @@ impl Reader {
 
     /// Declares a setting and reads it later with one of [`Setting`]'s endings.
     pub fn setting(&mut self, name: &'static str, wants: &'static str, about: &'static str) -> Setting<'_> {
-        Setting { reader: self, declared: Declared { name, about, wants, default: None, required: false, secret: false } }
+        Setting {
+            reader: self,
+            declared: Declared {
+                name,
+                about,
+                wants,
+                default: None,
+                required: false,
+                secret: false,
+            },
+        }
     }
 
     /// Notes a mistake that concerns several settings together.
@@ -127,7 +149,10 @@ impl Reader {
             name == "CONFIG_FILE"
                 || self.declared.iter().any(|setting| {
                     setting.name == name
-                        || (setting.secret && name.strip_suffix("_FILE").is_some_and(|stem| stem == setting.name))
+                        || (setting.secret
+                            && name
+                                .strip_suffix("_FILE")
+                                .is_some_and(|stem| stem == setting.name))
                 })
         };
         let unknown: Vec<String> = self
@@ -136,15 +161,19 @@ impl Reader {
             .filter(|name| !known(name))
             .filter(|name| self.from_file.contains(name) || super::of_our_families(name))
             .filter(|name| !super::of_another_process(name))
-            .map(|name| match super::nearest(name, self.declared.iter().map(|setting| setting.name)) {
-                Some(near) => format!("{name}: there is no such setting; did you mean {near}?"),
-                None => format!("{name}: there is no such setting"),
-            })
+            .map(
+                |name| match super::nearest(name, self.declared.iter().map(|setting| setting.name)) {
+                    Some(near) => format!("{name}: there is no such setting; did you mean {near}?"),
+                    None => format!("{name}: there is no such setting"),
+                },
+            )
             .collect();
         self.mistakes.extend(unknown);
         match settings {
             Some(settings) if self.mistakes.is_empty() => Ok(settings),
-            _ => Err(SettingsError { mistakes: self.mistakes }),
+            _ => Err(SettingsError {
+                mistakes: self.mistakes,
+            }),
         }
     }
 
@@ -153,21 +182,28 @@ impl Reader {
         let file_name = format!("{name}_FILE");
         let value = match (self.values.get(name), self.values.get(&file_name)) {
             (Some(_), Some(_)) if declared.secret => {
-                self.mistakes.push(format!("{name}: set together with {file_name}; set one of them"));
+                self.mistakes
+                    .push(format!("{name}: set together with {file_name}; set one of them"));
                 None
             }
             (None, Some(path)) if declared.secret => match std::fs::read_to_string(path) {
                 Ok(text) => Some(text.trim_end_matches(['\n', '\r']).to_owned()),
                 Err(error) => {
-                    self.mistakes.push(format!("{file_name}: can't read {path}: {error}"));
+                    self.mistakes
+                        .push(format!("{file_name}: can't read {path}: {error}"));
                     None
                 }
             },
             (Some(value), _) => Some(value.clone()),
             (None, _) => {
                 if declared.required {
-                    let or_file = if declared.secret { format!(" (or {file_name})") } else { String::new() };
-                    self.mistakes.push(format!("{name}{or_file}: missing; wants {}", declared.wants));
+                    let or_file = if declared.secret {
+                        format!(" (or {file_name})")
+                    } else {
+                        String::new()
+                    };
+                    self.mistakes
+                        .push(format!("{name}{or_file}: missing; wants {}", declared.wants));
                 }
                 declared.default.clone()
             }
@@ -206,7 +242,8 @@ impl Setting<'_> {
     /// Reads a value that may be missing: `Some(None)`. `None` stands for a mistake that has been noted.
     pub fn optional<T>(self, parse: impl FnOnce(&str) -> Option<T>) -> Option<Option<T>> {
         let Self { reader, declared } = self;
-        let (name, wants, required, secret) = (declared.name, declared.wants, declared.required, declared.secret);
+        let (name, wants, required, secret) =
+            (declared.name, declared.wants, declared.required, declared.secret);
         let mistakes = reader.mistakes.len();
         match reader.take(declared) {
             None if required || reader.mistakes.len() > mistakes => None,
@@ -214,8 +251,14 @@ impl Setting<'_> {
             Some(text) => match parse(&text) {
                 Some(value) => Some(Some(value)),
                 None => {
-                    let shown = if secret { String::new() } else { format!(" {text:?}") };
-                    reader.mistakes.push(format!("{name}: the value{shown} is not usable; wants {wants}"));
+                    let shown = if secret {
+                        String::new()
+                    } else {
+                        format!(" {text:?}")
+                    };
+                    reader
+                        .mistakes
+                        .push(format!("{name}: the value{shown} is not usable; wants {wants}"));
                     None
                 }
             },
@@ -249,7 +292,10 @@ impl Setting<'_> {
 }
 
 fn is_name(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_')
+    !text.is_empty()
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_')
 }
 
 fn unquoted(text: &str) -> &str {

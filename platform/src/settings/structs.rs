@@ -67,9 +67,16 @@ impl SharedSettings {
     pub fn read(reader: &mut Reader, metrics_default: &str) -> Option<Self> {
         let database_url = database_url(reader);
         let redis_url = reader
-            .setting("REDIS_URL", "a redis:// URL", "Hands work from the API to workers. Losing it loses no work.")
+            .setting(
+                "REDIS_URL",
+                "a redis:// URL",
+                "Hands work from the API to workers. Losing it loses no work.",
+            )
             .required()
-            .secret(|text| text.starts_with("redis").then(|| SecretString::from(text.to_owned())));
+            .secret(|text| {
+                text.starts_with("redis")
+                    .then(|| SecretString::from(text.to_owned()))
+            });
         let master_key = reader
             .setting("MASTER_KEY", "32 bytes in base64", "Seals secrets in the control plane's database. Keep a copy apart from it: without this key they can't be read.")
             .required()
@@ -88,7 +95,11 @@ impl SharedSettings {
                 _ => None,
             });
         let level = reader
-            .setting("LOG_LEVEL", "a tracing filter, such as info or info,jobs=debug", "What is logged.")
+            .setting(
+                "LOG_LEVEL",
+                "a tracing filter, such as info or info,jobs=debug",
+                "What is logged.",
+            )
             .default("info,sqlx::query=warn")
             .parse(|text| telemetry::is_filter(text).then(|| text.to_owned()));
         let metrics_listen = reader
@@ -100,7 +111,10 @@ impl SharedSettings {
             redis_url: redis_url?,
             master_key: master_key?,
             domains: domains?,
-            log: LogSettings { format: format?, level: level? },
+            log: LogSettings {
+                format: format?,
+                level: level?,
+            },
             metrics_listen: metrics_listen?,
         })
     }
@@ -108,11 +122,19 @@ impl SharedSettings {
 
 fn domains(reader: &mut Reader) -> Option<Domains> {
     let domain = reader
-        .setting("DOMAIN", "a domain name", "Tenants are reached at `<slug>.DOMAIN`. List it in the Public Suffix List in production.")
+        .setting(
+            "DOMAIN",
+            "a domain name",
+            "Tenants are reached at `<slug>.DOMAIN`. List it in the Public Suffix List in production.",
+        )
         .default("localhost")
         .parse(domain_name);
     let admin_domain = reader
-        .setting("ADMIN_DOMAIN", "a domain name that shares no registrable domain with DOMAIN", "The API and the dashboard are reached here.")
+        .setting(
+            "ADMIN_DOMAIN",
+            "a domain name that shares no registrable domain with DOMAIN",
+            "The API and the dashboard are reached here.",
+        )
         .default("localhost")
         .parse(domain_name);
     let scheme = reader
@@ -120,7 +142,11 @@ fn domains(reader: &mut Reader) -> Option<Domains> {
         .default("http")
         .parse(|text| ["http", "https"].contains(&text).then(|| text.to_owned()));
     let port = reader
-        .setting("PUBLIC_PORT", "a port", "The port in public URLs; left out of them where it is the scheme's own.")
+        .setting(
+            "PUBLIC_PORT",
+            "a port",
+            "The port in public URLs; left out of them where it is the scheme's own.",
+        )
         .default("8080")
         .parse(|text| text.parse::<u16>().ok().filter(|port| *port > 0));
     if let (Some(domain), Some(admin)) = (&domain, &admin_domain)
@@ -134,12 +160,21 @@ fn domains(reader: &mut Reader) -> Option<Domains> {
     }
     let (scheme, port) = (scheme?, port?);
     let own = if scheme == "https" { 443 } else { 80 };
-    Some(Domains { domain: domain?, admin_domain: admin_domain?, scheme, port: (port != own).then_some(port) })
+    Some(Domains {
+        domain: domain?,
+        admin_domain: admin_domain?,
+        scheme,
+        port: (port != own).then_some(port),
+    })
 }
 
 fn database_url(reader: &mut Reader) -> Option<SecretString> {
     reader
-        .setting("DATABASE_URL", "a postgres:// URL", "The control plane's database, as the role of this process (migrator, api or worker).")
+        .setting(
+            "DATABASE_URL",
+            "a postgres:// URL",
+            "The control plane's database, as the role of this process (migrator, api or worker).",
+        )
         .required()
         .secret(postgres_url)
 }
@@ -153,7 +188,9 @@ fn postgres_url(text: &str) -> Option<SecretString> {
 fn domain_name(text: &str) -> Option<String> {
     let labels_are_fine = text.split('.').all(|label| {
         (1..=63).contains(&label.len())
-            && label.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+            && label
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
             && !label.starts_with('-')
             && !label.ends_with('-')
     });
@@ -163,7 +200,10 @@ fn domain_name(text: &str) -> Option<String> {
 /// The last two labels: what a public suffix of one label makes registrable. Longer public suffixes make this refuse
 /// more than it must, never less.
 fn registrable(domain: &str) -> &str {
-    let cut = domain.rmatch_indices('.').nth(1).map_or(0, |(index, _)| index + 1);
+    let cut = domain
+        .rmatch_indices('.')
+        .nth(1)
+        .map_or(0, |(index, _)| index + 1);
     &domain[cut..]
 }
 
@@ -223,24 +263,42 @@ impl ApiSettings {
             .default("127.0.0.1:8081")
             .parse(|text| text.parse().ok());
         let email = reader
-            .setting("BOOTSTRAP_EMAIL", "an e-mail address", "The first owner of the root organization, made at the first start.")
+            .setting(
+                "BOOTSTRAP_EMAIL",
+                "an e-mail address",
+                "The first owner of the root organization, made at the first start.",
+            )
             .default("owner@example.com")
             .parse(|text| crate::text::email(text).ok());
         let password = reader
-            .setting("BOOTSTRAP_PASSWORD", "a password of at least 12 characters", "The first owner's password. Unset: one is generated into BOOTSTRAP_PASSWORD_OUT.")
+            .setting(
+                "BOOTSTRAP_PASSWORD",
+                "a password of at least 12 characters",
+                "The first owner's password. Unset: one is generated into BOOTSTRAP_PASSWORD_OUT.",
+            )
             .optional_secret();
         if let Some(Some(password)) = &password {
             use secrecy::ExposeSecret as _;
             if password.expose_secret().chars().count() < 12 {
-                reader.mistake("BOOTSTRAP_PASSWORD: too short; wants a password of at least 12 characters".to_owned());
+                reader.mistake(
+                    "BOOTSTRAP_PASSWORD: too short; wants a password of at least 12 characters".to_owned(),
+                );
             }
         }
         let password_out = reader
-            .setting("BOOTSTRAP_PASSWORD_OUT", "an absolute path", "Where a generated first password is written, with mode 0600. Never into a log.")
+            .setting(
+                "BOOTSTRAP_PASSWORD_OUT",
+                "an absolute path",
+                "Where a generated first password is written, with mode 0600. Never into a log.",
+            )
             .default("/var/lib/odoo-saas-platform/owner-password")
             .path();
         let pool_capacity = reader
-            .setting("POOL_CAPACITY", "a number of tenants, 1 to 1000", "How many tenants a shared pool may hold.")
+            .setting(
+                "POOL_CAPACITY",
+                "a number of tenants, 1 to 1000",
+                "How many tenants a shared pool may hold.",
+            )
             .default("200")
             .parse(|text| text.parse().ok().filter(|count| (1..=1000).contains(count)));
         let (listen, bootstrap_email, bootstrap_password) = (listen?, email?, password?);
@@ -307,7 +365,11 @@ pub struct EdgeSettings {
 impl EdgeSettings {
     fn read(reader: &mut Reader) -> Option<Self> {
         let edge_path = reader
-            .setting("EDGE_PATH", "an absolute path", "Where the edge's routes and configuration are kept.")
+            .setting(
+                "EDGE_PATH",
+                "an absolute path",
+                "Where the edge's routes and configuration are kept.",
+            )
             .default("/var/lib/odoo-saas-platform/edge")
             .path();
         let edge_listen = reader
@@ -319,9 +381,18 @@ impl EdgeSettings {
             .default("127.0.0.1:8081")
             .parse(|text| text.parse().ok());
         let edge_user = reader
-            .setting("EDGE_USER", "a user and, after a space, a group", "User of the edge's worker processes where its master is root.")
+            .setting(
+                "EDGE_USER",
+                "a user and, after a space, a group",
+                "User of the edge's worker processes where its master is root.",
+            )
             .optional(|text| Some(text.to_owned()));
-        Some(Self { path: edge_path?, listen: edge_listen?, api: edge_api?, user: edge_user? })
+        Some(Self {
+            path: edge_path?,
+            listen: edge_listen?,
+            api: edge_api?,
+            user: edge_user?,
+        })
     }
 }
 
@@ -387,11 +458,19 @@ impl WorkerSettings {
     /// Declares and reads what is the worker's own.
     pub(super) fn read_own(reader: &mut Reader) -> Option<impl FnOnce(SharedSettings) -> Self + use<>> {
         let tenant_database_url = reader
-            .setting("TENANT_DATABASE_URL", "a postgres:// URL", "The tenants' Postgres server, as its admin role. Another cluster than DATABASE_URL's.")
+            .setting(
+                "TENANT_DATABASE_URL",
+                "a postgres:// URL",
+                "The tenants' Postgres server, as its admin role. Another cluster than DATABASE_URL's.",
+            )
             .required()
             .secret(postgres_url);
         let database_host = reader
-            .setting("TENANT_DATABASE_POOL_HOST", "a host name, an address, or the absolute path of a socket directory", "Where pools reach that server. Unset: the host of TENANT_DATABASE_URL.")
+            .setting(
+                "TENANT_DATABASE_POOL_HOST",
+                "a host name, an address, or the absolute path of a socket directory",
+                "Where pools reach that server. Unset: the host of TENANT_DATABASE_URL.",
+            )
             .optional(|text| Some(text.to_owned()));
         let runtime = reader
             .setting("RUNTIME", "docker", "What runs the pools.")
@@ -409,17 +488,36 @@ impl WorkerSettings {
                 (fine && (1..=32).contains(&text.len())).then(|| text.to_owned())
             });
         let image = reader
-            .setting("ODOO_IMAGE", "an image's reference or id", "Odoo 19. Pinned by its id at the first use.")
+            .setting(
+                "ODOO_IMAGE",
+                "an image's reference or id",
+                "Odoo 19. Pinned by its id at the first use.",
+            )
             .required()
             .text();
-        let uid = number(reader, "POOL_UID", "User id of Odoo's processes in their containers.");
-        let gid = number(reader, "POOL_GID", "Group id of Odoo's processes; the worker's user must be a member.");
+        let uid = number(
+            reader,
+            "POOL_UID",
+            "User id of Odoo's processes in their containers.",
+        );
+        let gid = number(
+            reader,
+            "POOL_GID",
+            "Group id of Odoo's processes; the worker's user must be a member.",
+        );
         let ports = reader
-            .setting("POOL_PORTS", "a range of ports, such as 8700-8799", "Ports on loopback that pools may take, two each.")
+            .setting(
+                "POOL_PORTS",
+                "a range of ports, such as 8700-8799",
+                "Ports on loopback that pools may take, two each.",
+            )
             .default("8700-8799")
             .parse(|text| {
                 let (first, last) = text.split_once('-')?;
-                let range = PortRange { first: first.parse().ok()?, last: last.parse().ok()? };
+                let range = PortRange {
+                    first: first.parse().ok()?,
+                    last: last.parse().ok()?,
+                };
                 (range.first > 0 && range.first < range.last).then_some(range)
             });
         let network_range = reader
@@ -431,16 +529,28 @@ impl WorkerSettings {
                 (private && (8..=24).contains(&bits.parse::<u8>().ok()?)).then(|| text.to_owned())
             });
         let web_workers = reader
-            .setting("POOL_WEB_WORKERS", "1 to 64", "Processes of a pool's web container.")
+            .setting(
+                "POOL_WEB_WORKERS",
+                "1 to 64",
+                "Processes of a pool's web container.",
+            )
             .default("2")
             .parse(|text| text.parse().ok().filter(|count| (1..=64).contains(count)));
         let filestore_path = reader
-            .setting("FILESTORE_PATH", "an absolute path", "Root of templates' and tenants' files: one file system.")
+            .setting(
+                "FILESTORE_PATH",
+                "an absolute path",
+                "Root of templates' and tenants' files: one file system.",
+            )
             .default("/var/lib/odoo-saas-platform/filestore")
             .path();
         let edge = EdgeSettings::read(reader);
         let concurrency = reader
-            .setting("WORKER_CONCURRENCY", "1 to 64", "Operations that run at the same time in this process.")
+            .setting(
+                "WORKER_CONCURRENCY",
+                "1 to 64",
+                "Operations that run at the same time in this process.",
+            )
             .default("8")
             .parse(|text| text.parse().ok().filter(|count| (1..=64).contains(count)));
         let pools = PoolSettings {
@@ -452,7 +562,8 @@ impl WorkerSettings {
             database_host: database_host?,
             web_workers: web_workers?,
         };
-        let (tenant_database_url, runtime, docker_host, instance) = (tenant_database_url?, runtime?, docker_host?, instance?);
+        let (tenant_database_url, runtime, docker_host, instance) =
+            (tenant_database_url?, runtime?, docker_host?, instance?);
         let (filestore_path, edge, concurrency) = (filestore_path?, edge?, concurrency?);
         Some(move |shared| Self {
             shared,

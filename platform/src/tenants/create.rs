@@ -9,9 +9,9 @@ use entity::{
 };
 use jobs::{NewOperation, WhenBusy};
 use odoo::password::GeneratedPassword;
-use sea_orm::{DatabaseTransaction, 
+use sea_orm::{
     ActiveValue::{NotSet, Set},
-    ColumnTrait as _, ConnectionTrait, EntityTrait as _, QueryFilter as _,
+    ColumnTrait as _, ConnectionTrait, DatabaseTransaction, EntityTrait as _, QueryFilter as _,
     sea_query::OnConflict,
 };
 use secrecy::{ExposeSecret as _, SecretString};
@@ -104,9 +104,12 @@ impl NewTenant {
             ));
         }
         match (slug, name, admin_login, password) {
-            (Ok(slug), Ok(name), Ok(admin_login), Ok(password)) if violations.is_empty() => {
-                Ok(Checked { slug, name, admin_login, password })
-            }
+            (Ok(slug), Ok(name), Ok(admin_login), Ok(password)) if violations.is_empty() => Ok(Checked {
+                slug,
+                name,
+                admin_login,
+                password,
+            }),
             _ => Err(Error::Invalid(violations)),
         }
     }
@@ -200,7 +203,10 @@ impl Tenants<'_> {
         )
         .await
         .map_err(super::enqueue_error)?;
-        Ok(Created { accepted: TenantOperation { tenant, operation }, generated_password })
+        Ok(Created {
+            accepted: TenantOperation { tenant, operation },
+            generated_password,
+        })
     }
 }
 
@@ -210,14 +216,22 @@ async fn owner(
     identity: &Identity,
     wanted: Option<OrganizationId>,
 ) -> Result<OrganizationId, Error> {
-    let Some(wanted) = wanted else { return Ok(identity.organization) };
+    let Some(wanted) = wanted else {
+        return Ok(identity.organization);
+    };
     organization::Entity::find()
         .filter(identity.sees("organizations.id"))
         .filter(organization::Column::Id.eq(wanted))
         .one(transaction)
         .await?
         .map(|organization| organization.id)
-        .ok_or_else(|| Error::invalid("/organization_id", "unknown_organization", "is no organization that you can see"))
+        .ok_or_else(|| {
+            Error::invalid(
+                "/organization_id",
+                "unknown_organization",
+                "is no organization that you can see",
+            )
+        })
 }
 
 impl crate::Platform {
@@ -230,7 +244,9 @@ impl crate::Platform {
         master: &crate::seal::MasterKey,
         operation: OperationId,
     ) -> Result<Option<password::Sealed>, Error> {
-        let Some(row) = sealed_secret::Entity::find_by_id(operation).one(database).await? else { return Ok(None) };
+        let Some(row) = sealed_secret::Entity::find_by_id(operation).one(database).await? else {
+            return Ok(None);
+        };
         let opened = master.open(&operation.to_string(), &row.sealed)?;
         password::Sealed::from_bytes(opened.expose_secret()).map(Some)
     }

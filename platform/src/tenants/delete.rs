@@ -3,8 +3,9 @@
 
 use entity::id::TenantId;
 use jobs::{NewOperation, OperationInput as _, WhenBusy, entity::operation};
-use sea_orm::{DatabaseTransaction, 
-    ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _, TransactionTrait as _,
+use sea_orm::{
+    ColumnTrait as _, DatabaseTransaction, EntityTrait as _, QueryFilter as _, QueryOrder as _,
+    TransactionTrait as _,
 };
 
 use super::{TenantOperation, Tenants, lifecycle};
@@ -28,8 +29,14 @@ impl Tenants<'_> {
             return Err(Error::TenantProtected);
         }
         let unfinished = unfinished_operations(&transaction, id).await?;
-        if let Some(deletion) = unfinished.iter().find(|operation| operation.kind == DeleteTenant::KIND) {
-            return Ok(TenantOperation { tenant, operation: deletion.clone() });
+        if let Some(deletion) = unfinished
+            .iter()
+            .find(|operation| operation.kind == DeleteTenant::KIND)
+        {
+            return Ok(TenantOperation {
+                tenant,
+                operation: deletion.clone(),
+            });
         }
         for operation in &unfinished {
             match lifecycle::cancel(&transaction, operation).await {
@@ -43,7 +50,11 @@ impl Tenants<'_> {
         let operation = jobs::enqueue(
             &transaction,
             NewOperation::new(
-                DeleteTenant { tenant: id, slug: tenant.slug.clone(), pool: tenant.pool_id },
+                DeleteTenant {
+                    tenant: id,
+                    slug: tenant.slug.clone(),
+                    pool: tenant.pool_id,
+                },
                 tenant.organization_id.0,
                 "tenant",
                 id.0,

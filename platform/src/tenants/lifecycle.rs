@@ -7,8 +7,9 @@ use entity::{
     values::TenantStatus,
 };
 use jobs::Outcome;
-use sea_orm::{DatabaseTransaction, 
-    ColumnTrait as _, DbErr, EntityTrait as _, QueryFilter as _, QuerySelect as _, sea_query::{Expr, ExprTrait as _},
+use sea_orm::{
+    ColumnTrait as _, DatabaseTransaction, DbErr, EntityTrait as _, QueryFilter as _, QuerySelect as _,
+    sea_query::{Expr, ExprTrait as _},
 };
 
 use super::placement;
@@ -45,7 +46,10 @@ pub fn next(status: TenantStatus, event: Event) -> Option<TenantStatus> {
 pub fn accepts_changes(status: TenantStatus) -> bool {
     match status {
         TenantStatus::Active | TenantStatus::Suspended => true,
-        TenantStatus::Provisioning | TenantStatus::Maintenance | TenantStatus::Failed | TenantStatus::Deleting => false,
+        TenantStatus::Provisioning
+        | TenantStatus::Maintenance
+        | TenantStatus::Failed
+        | TenantStatus::Deleting => false,
     }
 }
 
@@ -56,14 +60,23 @@ async fn apply(
     event: Event,
     reason: Option<String>,
 ) -> Result<Option<TenantStatus>, DbErr> {
-    let Some(row) = tenant::Entity::find_by_id(id).lock_exclusive().one(transaction).await? else {
+    let Some(row) = tenant::Entity::find_by_id(id)
+        .lock_exclusive()
+        .one(transaction)
+        .await?
+    else {
         return Ok(None);
     };
-    let Some(status) = next(row.status, event) else { return Ok(Some(row.status)) };
+    let Some(status) = next(row.status, event) else {
+        return Ok(Some(row.status));
+    };
     tenant::Entity::update_many()
         .col_expr(tenant::Column::Status, Expr::value(status))
         .col_expr(tenant::Column::StatusReason, Expr::value(reason))
-        .col_expr(tenant::Column::Revision, Expr::col(tenant::Column::Revision).add(1))
+        .col_expr(
+            tenant::Column::Revision,
+            Expr::col(tenant::Column::Revision).add(1),
+        )
         .col_expr(tenant::Column::UpdatedAt, Expr::cust("now()"))
         .filter(tenant::Column::Id.eq(id))
         .exec(transaction)
@@ -84,10 +97,14 @@ pub async fn provisioning_ended(
     forget_secret(transaction, operation).await?;
     let (event, reason) = match outcome {
         Outcome::Succeeded => (Event::Provisioned, None),
-        Outcome::Failed(fault) | Outcome::Dead(fault) => {
-            (Event::ProvisioningFailed, Some(fault.message.clone().into_owned()))
-        }
-        Outcome::Cancelled => (Event::ProvisioningFailed, Some("its creation was cancelled".to_owned())),
+        Outcome::Failed(fault) | Outcome::Dead(fault) => (
+            Event::ProvisioningFailed,
+            Some(fault.message.clone().into_owned()),
+        ),
+        Outcome::Cancelled => (
+            Event::ProvisioningFailed,
+            Some("its creation was cancelled".to_owned()),
+        ),
     };
     apply(transaction, tenant, event, reason).await?;
     Ok(())
@@ -103,7 +120,10 @@ pub async fn deletion_ended(
     outcome: &Outcome,
 ) -> Result<(), DbErr> {
     if *outcome == Outcome::Succeeded {
-        let row = tenant::Entity::find_by_id(tenant).lock_exclusive().one(transaction).await?;
+        let row = tenant::Entity::find_by_id(tenant)
+            .lock_exclusive()
+            .one(transaction)
+            .await?;
         if let Some(row) = row {
             tenant::Entity::delete_by_id(tenant).exec(transaction).await?;
             placement::release(transaction, row.pool_id).await?;
@@ -116,7 +136,10 @@ pub async fn deletion_ended(
     };
     tenant::Entity::update_many()
         .col_expr(tenant::Column::StatusReason, Expr::value(Some(reason)))
-        .col_expr(tenant::Column::Revision, Expr::col(tenant::Column::Revision).add(1))
+        .col_expr(
+            tenant::Column::Revision,
+            Expr::col(tenant::Column::Revision).add(1),
+        )
         .col_expr(tenant::Column::UpdatedAt, Expr::cust("now()"))
         .filter(tenant::Column::Id.eq(tenant))
         .exec(transaction)
@@ -129,7 +152,9 @@ pub async fn deletion_ended(
 /// # Errors
 /// The database doesn't answer.
 pub async fn forget_secret(transaction: &DatabaseTransaction, operation: OperationId) -> Result<(), DbErr> {
-    sealed_secret::Entity::delete_by_id(operation).exec(transaction).await?;
+    sealed_secret::Entity::delete_by_id(operation)
+        .exec(transaction)
+        .await?;
     Ok(())
 }
 
@@ -143,14 +168,19 @@ pub(crate) async fn cancel(
 ) -> Result<OperationRow, Error> {
     // The tenant's row is locked before the job's, as everywhere.
     if operation.target_type == "tenant" {
-        tenant::Entity::find_by_id(TenantId(operation.target_id)).lock_exclusive().one(transaction).await?;
+        tenant::Entity::find_by_id(TenantId(operation.target_id))
+            .lock_exclusive()
+            .one(transaction)
+            .await?;
     }
-    let row = jobs::cancel(transaction, operation.id).await.map_err(|error| match error {
-        jobs::CancelError::NotFound => Error::NotFound,
-        jobs::CancelError::Finished => Error::OperationFinished,
-        jobs::CancelError::NotCancellable => Error::NotCancellable,
-        jobs::CancelError::Database(error) => error.into(),
-    })?;
+    let row = jobs::cancel(transaction, operation.id)
+        .await
+        .map_err(|error| match error {
+            jobs::CancelError::NotFound => Error::NotFound,
+            jobs::CancelError::Finished => Error::OperationFinished,
+            jobs::CancelError::NotCancellable => Error::NotCancellable,
+            jobs::CancelError::Database(error) => error.into(),
+        })?;
     if row.status.is_terminal() {
         let (tenant, id) = (TenantId(row.target_id), OperationId(row.id));
         match row.kind.as_str() {
@@ -194,6 +224,9 @@ mod tests {
             assert_eq!(next(status, Event::Provisioned), None);
             assert_eq!(next(status, Event::ProvisioningFailed), None);
         }
-        assert_eq!(next(TenantStatus::Provisioning, Event::Provisioned), Some(TenantStatus::Active));
+        assert_eq!(
+            next(TenantStatus::Provisioning, Event::Provisioned),
+            Some(TenantStatus::Active)
+        );
     }
 }

@@ -10,13 +10,12 @@ use std::collections::BTreeMap;
 
 pub use create::{AdminAccount, Created, DEFAULT_ODOO_VERSION, NewTenant};
 pub use entity::tenant::Model as TenantRow;
-use entity::{
-    id::TenantId,
-    tenant,
-    values::TenantStatus,
-};
+use entity::{id::TenantId, tenant, values::TenantStatus};
 pub use password::{PasswordChange, Sealed as SealedPassword, chosen_password};
-use sea_orm::{DatabaseTransaction, ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _};
+use sea_orm::{
+    ColumnTrait as _, DatabaseTransaction, EntityTrait as _, QueryFilter as _, QueryOrder as _,
+    QuerySelect as _,
+};
 use serde::Serialize;
 
 use crate::{Platform, caller::Identity, error::Error, operations::OperationRow, paging::Page};
@@ -60,12 +59,21 @@ impl<'c> Tenants<'c> {
     /// # Errors
     /// [`Error::NotFound`].
     pub async fn get(&self, id: TenantId) -> Result<TenantRow, Error> {
-        self.visible().filter(tenant::Column::Id.eq(id)).one(self.platform.database()).await?.ok_or(Error::NotFound)
+        self.visible()
+            .filter(tenant::Column::Id.eq(id))
+            .one(self.platform.database())
+            .await?
+            .ok_or(Error::NotFound)
     }
 
     /// One tenant, locked against other changes until the transaction ends.
     async fn lock(&self, transaction: &DatabaseTransaction, id: TenantId) -> Result<TenantRow, Error> {
-        self.visible().filter(tenant::Column::Id.eq(id)).lock_exclusive().one(transaction).await?.ok_or(Error::NotFound)
+        self.visible()
+            .filter(tenant::Column::Id.eq(id))
+            .lock_exclusive()
+            .one(transaction)
+            .await?
+            .ok_or(Error::NotFound)
     }
 
     /// A page, newest first.
@@ -90,9 +98,15 @@ impl<'c> Tenants<'c> {
             let after = self.platform.page_tokens().read(self.identity, &list, token)?;
             query = query.filter(tenant::Column::Id.lt(after));
         }
-        let rows =
-            query.order_by_desc(tenant::Column::Id).limit(u64::from(limit) + 1).all(self.platform.database()).await?;
-        Ok(self.platform.page_tokens().page(self.identity, &list, limit, rows, |row| row.id.0))
+        let rows = query
+            .order_by_desc(tenant::Column::Id)
+            .limit(u64::from(limit) + 1)
+            .all(self.platform.database())
+            .await?;
+        Ok(self
+            .platform
+            .page_tokens()
+            .page(self.identity, &list, limit, rows, |row| row.id.0))
     }
 }
 
@@ -100,7 +114,10 @@ impl<'c> Tenants<'c> {
 ///
 /// # Errors
 /// The database doesn't answer.
-pub async fn find(database: &impl sea_orm::ConnectionTrait, id: TenantId) -> Result<Option<TenantRow>, Error> {
+pub async fn find(
+    database: &impl sea_orm::ConnectionTrait,
+    id: TenantId,
+) -> Result<Option<TenantRow>, Error> {
     Ok(tenant::Entity::find_by_id(id).one(database).await?)
 }
 

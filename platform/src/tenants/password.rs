@@ -6,7 +6,7 @@ use entity::{
 };
 use jobs::{NewOperation, WhenBusy};
 use odoo::password::GeneratedPassword;
-use sea_orm::{DatabaseTransaction, ActiveValue::Set, EntityTrait as _};
+use sea_orm::{ActiveValue::Set, DatabaseTransaction, EntityTrait as _};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::{TenantOperation, Tenants, lifecycle};
@@ -27,22 +27,37 @@ pub struct Sealed {
 
 impl Sealed {
     pub(super) fn chosen(password: &SecretString) -> Self {
-        Self { password: password.clone(), generated: false }
+        Self {
+            password: password.clone(),
+            generated: false,
+        }
     }
 
     pub(super) fn generated(password: &SecretString) -> Self {
-        Self { password: password.clone(), generated: true }
+        Self {
+            password: password.clone(),
+            generated: true,
+        }
     }
 
     /// One byte that says where it comes from, then the password.
     fn to_bytes(&self) -> Vec<u8> {
-        [&[u8::from(self.generated)], self.password.expose_secret().as_bytes()].concat()
+        [
+            &[u8::from(self.generated)],
+            self.password.expose_secret().as_bytes(),
+        ]
+        .concat()
     }
 
     pub(super) fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
-        let (generated, password) = bytes.split_first().ok_or_else(|| Error::internal("a sealed password is empty"))?;
+        let (generated, password) = bytes
+            .split_first()
+            .ok_or_else(|| Error::internal("a sealed password is empty"))?;
         let password = std::str::from_utf8(password).map_err(Error::internal)?;
-        Ok(Self { password: SecretString::from(password.to_owned()), generated: *generated == 1 })
+        Ok(Self {
+            password: SecretString::from(password.to_owned()),
+            generated: *generated == 1,
+        })
     }
 }
 
@@ -81,7 +96,9 @@ pub(super) async fn store(
 ) -> Result<(), Error> {
     sealed_secret::Entity::insert(sealed_secret::ActiveModel {
         operation_id: Set(operation),
-        sealed: Set(platform.master().seal(&operation.to_string(), &password.to_bytes())),
+        sealed: Set(platform
+            .master()
+            .seal(&operation.to_string(), &password.to_bytes())),
         created_at: Set(chrono::Utc::now()),
     })
     .exec(transaction)
@@ -109,10 +126,15 @@ impl Tenants<'_> {
         let operation_id = OperationId::new();
         let operation = jobs::enqueue(
             transaction,
-            NewOperation::new(SetAdminPassword { tenant: id }, tenant.organization_id.0, "tenant", id.0)
-                .id(operation_id.0)
-                .serial(tenant_key(id), WhenBusy::Refuse)
-                .request_id(self.identity.request_id.as_str()),
+            NewOperation::new(
+                SetAdminPassword { tenant: id },
+                tenant.organization_id.0,
+                "tenant",
+                id.0,
+            )
+            .id(operation_id.0)
+            .serial(tenant_key(id), WhenBusy::Refuse)
+            .request_id(self.identity.request_id.as_str()),
         )
         .await
         .map_err(super::enqueue_error)?;
@@ -127,6 +149,9 @@ impl Tenants<'_> {
             }
         };
         store(self.platform, transaction, operation_id, &sealed).await?;
-        Ok(PasswordChange { accepted: TenantOperation { tenant, operation }, generated_password })
+        Ok(PasswordChange {
+            accepted: TenantOperation { tenant, operation },
+            generated_password,
+        })
     }
 }

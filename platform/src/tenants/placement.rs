@@ -1,8 +1,11 @@
 //! Where a new tenant goes: the fullest ready pool of its version that still has room, so that pools fill one after
 //! another, and the ready template beside it.
 
-use entity::{id::{DatabaseServerId, PoolId, TemplateId}, values::Isolation};
-use sea_orm::{DatabaseTransaction, ConnectionTrait, DbBackend, DbErr, FromQueryResult, Statement};
+use entity::{
+    id::{DatabaseServerId, PoolId, TemplateId},
+    values::Isolation,
+};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, FromQueryResult, Statement};
 
 use crate::error::Error;
 

@@ -44,7 +44,8 @@ impl OperationKind for Build {
         if *outcome == Outcome::Succeeded
             && let Some(built) = cx.recall::<Built>(Seal.name())?
         {
-            platform::pools::describe_template(transaction, template, &built.database, &built.languages).await?;
+            platform::pools::describe_template(transaction, template, &built.database, &built.languages)
+                .await?;
         }
         Ok(platform::pools::build_ended(transaction, template, outcome).await?)
     }
@@ -54,15 +55,24 @@ impl OperationKind for Build {
 async fn plan(cx: &JobContext<Build>) -> Result<(TemplateSpec, PoolSpec), StepError> {
     let world = cx.world();
     let row = database(platform::pools::template(&world.database, cx.input().template).await)?;
-    let modules: Vec<String> = serde::Deserialize::deserialize(row.modules)
-        .permanent("invalid_template", "The template's list of modules is not readable.")?;
+    let modules: Vec<String> = serde::Deserialize::deserialize(row.modules).permanent(
+        "invalid_template",
+        "The template's list of modules is not readable.",
+    )?;
     let image = runtime(world.image().await)?.clone();
     let pool = database(world.pool(cx.input().pool).await)?;
-    Ok((TemplateSpec::new(image, modules), runtime(world.spec(&pool).await)?))
+    Ok((
+        TemplateSpec::new(image, modules),
+        runtime(world.spec(&pool).await)?,
+    ))
 }
 
 fn build<'a>(cx: &'a JobContext<Build>, spec: &'a TemplateSpec, pool: &'a PoolSpec) -> TemplateBuild<'a> {
-    TemplateBuild { spec, filestore: &cx.world().filestore, keys: &pool.keys }
+    TemplateBuild {
+        spec,
+        filestore: &cx.world().filestore,
+        keys: &pool.keys,
+    }
 }
 
 /// Sorts a build's error.
@@ -102,6 +112,8 @@ impl Step<Build> for Install {
             return Ok(());
         }
         let build = build(cx, &spec, &pool);
+        // The container of a cut-off run would go on installing into this one's database.
+        built(build.end_install(cx.world().runtime.as_ref(), pool.pool).await)?;
         built(build.begin(&mut session).await)?;
         built(build.install(cx.world().runtime.as_ref(), &pool).await)
     }
@@ -109,7 +121,9 @@ impl Step<Build> for Install {
     async fn undo(&self, cx: &StepContext<Build>) -> StepResult {
         let (spec, pool) = plan(cx).await?;
         let mut session = fenced_session(cx, spec.database().as_str()).await?;
-        built(build(cx, &spec, &pool).remove(&mut session).await)
+        let build = build(cx, &spec, &pool);
+        built(build.end_install(cx.world().runtime.as_ref(), pool.pool).await)?;
+        built(build.remove(&mut session).await)
     }
 }
 
@@ -131,7 +145,10 @@ impl Step<Build> for Seal {
             None => built(build(cx, &spec, &pool).finish(&mut session, &tag(cx)).await)?,
         };
         session.close().await;
-        cx.remember(&Built { database: template.database.to_string(), languages: template.languages })
+        cx.remember(&Built {
+            database: template.database.to_string(),
+            languages: template.languages,
+        })
     }
 
     async fn undo(&self, _: &StepContext<Build>) -> StepResult {

@@ -48,7 +48,12 @@ impl Step<Delete> for WithdrawRoute {
     async fn apply(&self, cx: &StepContext<Delete>) -> StepResult {
         let world = cx.world();
         cx.ensure_leased().await?;
-        edge(world.edge.withdraw(&world.host(&cx.input().slug)?, &name(cx)).await)?;
+        edge(
+            world
+                .edge
+                .withdraw(&world.host(&cx.input().slug)?, &name(cx))
+                .await,
+        )?;
         Ok(())
     }
 

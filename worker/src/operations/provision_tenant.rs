@@ -21,8 +21,8 @@ use tokio::time::Instant;
 use super::{POLL, database, edge, fenced_session, files, server, tag};
 use crate::world::World;
 
-/// Connections that a tenant's role may hold: those of every process of its pool, and some for tools.
-const CONNECTION_LIMIT: u16 = 40;
+/// Connections that a tenant's role may hold beside those of every process of its pool: for the platform's own work.
+const SPARE_CONNECTIONS: u32 = 8;
 
 /// The kind.
 pub struct Provision;
@@ -33,7 +33,11 @@ impl OperationKind for Provision {
     type World = World;
 
     fn steps() -> Vec<Box<dyn Step<Self>>> {
-        vec![Box::new(CloneDatabase), Box::new(PublishRoute), Box::new(SeeItAnswer)]
+        vec![
+            Box::new(CloneDatabase),
+            Box::new(PublishRoute),
+            Box::new(SeeItAnswer),
+        ]
     }
 
     async fn on_finish(
@@ -63,10 +67,18 @@ impl Step<Provision> for CloneDatabase {
 
     async fn apply(&self, cx: &StepContext<Provision>) -> StepResult {
         let (world, input, name) = (cx.world(), cx.input(), name(cx));
-        let template: DatabaseName =
-            input.template_database.parse().permanent("invalid_template", "The template has no usable name.")?;
+        let template: DatabaseName = input
+            .template_database
+            .parse()
+            .permanent("invalid_template", "The template has no usable name.")?;
         let pool = database(world.pool(input.pool).await)?;
         let password = world.password(OperationId(cx.operation_id())).await?;
+
+        let connection_limit = u16::try_from(world.limits().most_connections() + SPARE_CONNECTIONS)
+            .permanent(
+                "pool_too_large",
+                "The pool has more processes than a tenant can serve.",
+            )?;
 
         let make_database = async {
             let mut session = fenced_session(cx, name.as_str()).await?;
@@ -77,7 +89,7 @@ impl Step<Provision> for CloneDatabase {
                         name: &name,
                         group: RoleGroup::Tenants,
                         password: &password,
-                        connection_limit: CONNECTION_LIMIT,
+                        connection_limit,
                         login: false,
                     })
                     .await,
@@ -111,7 +123,9 @@ impl Step<Provision> for CloneDatabase {
             Err(error @ IdentityError::UnknownCountry(_)) => {
                 Err(error).permanent("unknown_country", "Odoo knows no such country.")?;
             }
-            Err(error) => Err(error).permanent("identity_failed", "The tenant could not be given its identity.")?,
+            Err(error) => {
+                Err(error).permanent("identity_failed", "The tenant could not be given its identity.")?
+            }
         }
         cx.ensure_leased().await?;
         server(session.set_login(&name, true).await)?;
@@ -166,13 +180,23 @@ impl Step<Provision> for PublishRoute {
             state: RouteState::Active,
         };
         cx.ensure_leased().await?;
-        edge(world.edge.publish(&world.host(&input.slug)?, &route, &cx.application_name()).await)?;
+        edge(
+            world
+                .edge
+                .publish(&world.host(&input.slug)?, &route, &cx.application_name())
+                .await,
+        )?;
         Ok(())
     }
 
     async fn undo(&self, cx: &StepContext<Provision>) -> StepResult {
         let world = cx.world();
-        edge(world.edge.withdraw(&world.host(&cx.input().slug)?, &name(cx)).await)?;
+        edge(
+            world
+                .edge
+                .withdraw(&world.host(&cx.input().slug)?, &name(cx))
+                .await,
+        )?;
         Ok(())
     }
 }

@@ -66,10 +66,17 @@ impl Step<SetPassword> for ChangeIt {
             PasswordHash::of_chosen(sealed.password).await
         };
         let session = fenced_session(cx, name.as_str()).await?;
-        match world.server.set_admin_password(&cx.application_name(), &name, &pool.keys.ring, &hash).await {
+        match world
+            .server
+            .set_admin_password(&cx.application_name(), &name, &pool.keys.ring, &hash)
+            .await
+        {
             Ok(_login) => {}
             Err(IdentityError::Server(error)) => server(Err(error))?,
-            Err(error) => Err(error).permanent("no_administrator", "The tenant has no administrator with the first id.")?,
+            Err(error) => Err(error).permanent(
+                "no_administrator",
+                "The tenant has no administrator with the first id.",
+            )?,
         }
         session.close().await;
         Ok(())

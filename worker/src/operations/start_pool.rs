@@ -21,7 +21,12 @@ impl OperationKind for Start {
     type World = World;
 
     fn steps() -> Vec<Box<dyn Step<Self>>> {
-        vec![Box::new(PrepareServer), Box::new(TakePorts), Box::new(StartContainers), Box::new(OpenEdge)]
+        vec![
+            Box::new(PrepareServer),
+            Box::new(TakePorts),
+            Box::new(StartContainers),
+            Box::new(OpenEdge),
+        ]
     }
 
     async fn on_finish(
@@ -49,7 +54,12 @@ impl Step<Start> for PrepareServer {
     async fn apply(&self, cx: &StepContext<Start>) -> StepResult {
         let world = cx.world();
         let pools = database(platform::pools::all(&world.database).await)?;
-        let facts = server(world.server.prepare(&cx.application_name(), world.requirements(pools.len())).await)?;
+        let facts = server(
+            world
+                .server
+                .prepare(&cx.application_name(), world.requirements(pools.len()))
+                .await,
+        )?;
         tracing::info!(?facts, "the tenants' server is fit for its pools");
         let pool = pools
             .iter()
@@ -58,7 +68,11 @@ impl Step<Start> for PrepareServer {
         let keys = database(world.keys(pool))?;
         let mut session = fenced_session(cx, &lock_name(cx)).await?;
         let bus = outside(pool.id);
-        server(session.ensure_bus_database(bus, &keys.ring.password_for(&bus.bus_database())).await)?;
+        server(
+            session
+                .ensure_bus_database(bus, &keys.ring.password_for(&bus.bus_database()))
+                .await,
+        )?;
         session.close().await;
         Ok(())
     }
@@ -86,7 +100,9 @@ impl Step<Start> for TakePorts {
         let range = cx.world().pools.ports;
         let transaction = cx.begin().await?;
         let usable = |port| TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, port)).is_ok();
-        match platform::pools::take_ports(&transaction, cx.input().pool, range.first..=range.last, usable).await {
+        match platform::pools::take_ports(&transaction, cx.input().pool, range.first..=range.last, usable)
+            .await
+        {
             Ok(_) => transaction.commit().await,
             Err(Error::NoCapacity) => Err(StepError::permanent("no_ports", "Every port for pools is taken.")),
             Err(error) => database(Err(error)),
@@ -122,13 +138,21 @@ impl Step<Start> for StartContainers {
         }
         let give_up = Instant::now() + PATIENCE;
         loop {
-            let state = runtime(world.runtime.pool_state(spec.pool).await)?;
-            if state.is_ready() {
+            // Asked directly: the runtime's own check first looks after ten seconds.
+            let (web, gevent) = tokio::join!(
+                world.probe.answers(report.endpoints.web),
+                world.probe.answers(report.endpoints.gevent)
+            );
+            if web.is_ok() && gevent.is_ok() {
                 return Ok(());
             }
             if Instant::now() >= give_up {
-                return Err(StepError::retry("pool_not_ready", "The pool's processes did not get ready in time.")
-                    .detailed(format!("{state:?}")));
+                let state = runtime(world.runtime.pool_state(spec.pool).await)?;
+                return Err(StepError::retry(
+                    "pool_not_ready",
+                    "The pool's processes did not get ready in time.",
+                )
+                .detailed(format!("{state:?}")));
             }
             cx.check()?;
             tokio::time::sleep(Duration::from_millis(500)).await;

@@ -74,7 +74,12 @@ impl Chromium {
         // Its error output must be read on, or it blocks one day.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         let (socket, _) = tokio_tungstenite::connect_async(address).await?;
-        Ok(Self { socket, last_id: 0, _process: process, _profile: profile })
+        Ok(Self {
+            socket,
+            last_id: 0,
+            _process: process,
+            _profile: profile,
+        })
     }
 
     /// Opens a tenant in a fresh browser context as soon as it answers, signs in, and waits for the home page.
@@ -89,7 +94,8 @@ impl Chromium {
         let page = format!("{url}/web/login");
         let begun = Instant::now();
         loop {
-            self.call(Some(&session), "Page.navigate", json!({ "url": page })).await?;
+            self.call(Some(&session), "Page.navigate", json!({ "url": page }))
+                .await?;
             let form = "new Promise(done => { const look = () => document.readyState === 'complete' \
                         ? done(!!document.querySelector('form.oe_login_form')) : setTimeout(look, 5); look(); })";
             if self.evaluate(&session, form).await? == json!(true) {
@@ -120,7 +126,12 @@ impl Chromium {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        self.call(None, "Target.disposeBrowserContext", json!({ "browserContextId": context })).await?;
+        self.call(
+            None,
+            "Target.disposeBrowserContext",
+            json!({ "browserContextId": context }),
+        )
+        .await?;
         Ok(())
     }
 
@@ -151,6 +162,8 @@ impl Chromium {
             }
             bail!("Chromium has closed the connection")
         };
-        tokio::time::timeout(DEADLINE, answer).await.with_context(|| format!("{method} is not answered"))?
+        tokio::time::timeout(DEADLINE, answer)
+            .await
+            .with_context(|| format!("{method} is not answered"))?
     }
 }

@@ -18,22 +18,41 @@ pub async fn run(report: &mut Report) -> Result<()> {
     report.say("idle: memory, and time from start to ready");
     for name in ["api", "worker"] {
         let pid = std::fs::read_to_string(Place::get().state.join(format!("run/{name}.pid")))?;
-        let pid = pid.split_whitespace().next().context("a pid file names a process")?.to_owned();
+        let pid = pid
+            .split_whitespace()
+            .next()
+            .context("a pid file names a process")?
+            .to_owned();
         let mib = resident_mib(&pid)?;
-        report.promise(&format!("{name}, resident"), mib, "MiB", mib < 40.0, "under 40 MiB");
+        report.promise(
+            &format!("{name}, resident"),
+            mib,
+            "MiB",
+            mib < 40.0,
+            "under 40 MiB",
+        );
         let mut starts = Vec::new();
         for _ in 0..5 {
             starts.push(start_of_a_copy(name, &pid).await?);
         }
         let seconds = median(&starts).as_secs_f64();
-        report.promise(&format!("{name}, start to ready"), seconds, "s", seconds < 0.5, "under 0.50 s");
+        report.promise(
+            &format!("{name}, start to ready"),
+            seconds,
+            "s",
+            seconds < 0.5,
+            "under 0.50 s",
+        );
     }
     Ok(())
 }
 
 fn resident_mib(pid: &str) -> Result<f64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .context("no VmRSS")?;
     let kib: f64 = line.trim().trim_end_matches("kB").trim().parse()?;
     Ok(kib / 1024.0)
 }
@@ -47,19 +66,38 @@ async fn start_of_a_copy(name: &str, pid: &str) -> Result<Duration> {
     });
     let program: PathBuf = std::fs::read_link(format!("/proc/{pid}/exe"))?;
     let (ready, own) = match name {
-        "api" => (format!("http://127.0.0.1:{}/readyz", PORTS.0), vec![("LISTEN", PORTS.0), ("METRICS_LISTEN", PORTS.1)]),
-        _ => (format!("http://127.0.0.1:{}/metrics", PORTS.1), vec![("METRICS_LISTEN", PORTS.1)]),
+        "api" => (
+            format!("http://127.0.0.1:{}/readyz", PORTS.0),
+            vec![("LISTEN", PORTS.0), ("METRICS_LISTEN", PORTS.1)],
+        ),
+        _ => (
+            format!("http://127.0.0.1:{}/metrics", PORTS.1),
+            vec![("METRICS_LISTEN", PORTS.1)],
+        ),
     };
     let mut command = Command::new(program);
-    command.env_clear().envs(variables).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+        .env_clear()
+        .envs(variables)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     for (variable, port) in own {
         command.env(variable, format!("127.0.0.1:{port}"));
     }
-    let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(1)).build()?;
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .timeout(Duration::from_secs(1))
+        .build()?;
     let begun = Instant::now();
     let mut child = command.spawn()?;
     let took = loop {
-        if client.get(&ready).send().await.is_ok_and(|answer| answer.status().is_success()) {
+        if client
+            .get(&ready)
+            .send()
+            .await
+            .is_ok_and(|answer| answer.status().is_success())
+        {
             break Ok(begun.elapsed());
         }
         if begun.elapsed() > Duration::from_secs(20) {

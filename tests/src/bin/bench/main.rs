@@ -13,7 +13,10 @@ use report::Report;
 async fn main() -> Result<()> {
     let names: Vec<String> = std::env::args().skip(1).collect();
     let chosen = |name: &str| names.is_empty() || names.iter().any(|wanted| wanted == name);
-    if let Some(unknown) = names.iter().find(|name| !["provision", "idle"].contains(&name.as_str())) {
+    if let Some(unknown) = names
+        .iter()
+        .find(|name| !["provision", "idle"].contains(&name.as_str()))
+    {
         bail!("there is no benchmark {unknown:?}; there are: idle, provision");
     }
     let mut report = Report::default();

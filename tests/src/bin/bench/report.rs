@@ -19,7 +19,9 @@ impl Report {
     /// Prints a measure beside its promise.
     pub fn promise(&mut self, what: &str, measured: f64, unit: &str, kept: bool, promise: &str) {
         let mark = if kept { "✓" } else { "✗" };
-        self.say(format!("{mark} {what}: {measured:.2} {unit} (promised: {promise})"));
+        self.say(format!(
+            "{mark} {what}: {measured:.2} {unit} (promised: {promise})"
+        ));
         if !kept {
             self.broken.push(what.to_owned());
         }
@@ -42,7 +44,11 @@ pub fn quantile(samples: &[Duration], share: f64) -> Duration {
     let mut sorted = samples.to_vec();
     sorted.sort_unstable();
     let last = sorted.len().saturating_sub(1);
-    #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    #[allow(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss
+    )]
     let index = (last as f64 * share).round() as usize;
     sorted.get(index).copied().unwrap_or_default()
 }
