@@ -204,13 +204,19 @@ mod tests {
     #[test]
     fn the_committed_document_is_what_the_code_says() {
         let committed = include_str!("../../openapi/openapi.json");
-        assert!(committed == text(&crate::table()), "write it anew: cargo xtask openapi");
+        assert!(
+            committed == text(&crate::table()),
+            "write it anew: cargo xtask openapi"
+        );
     }
 
     #[test]
     fn the_page_of_error_codes_is_what_the_code_says() {
         let committed = include_str!("../../docs/errors.md");
-        assert!(committed == crate::problem::reference(), "write it anew: cargo xtask openapi");
+        assert!(
+            committed == crate::problem::reference(),
+            "write it anew: cargo xtask openapi"
+        );
     }
 
     #[test]
@@ -218,20 +224,39 @@ mod tests {
         let table = crate::table();
         let mut names = HashSet::new();
         for endpoint in table.endpoints() {
-            assert!(names.insert(endpoint.operation_id), "{} is named twice", endpoint.operation_id);
-            assert!(TAGS.iter().any(|(tag, _)| *tag == endpoint.tag), "{endpoint:?} has no known tag");
-            assert!(!endpoint.summary.is_empty() && !endpoint.description.is_empty(), "{endpoint:?} says nothing");
-            assert!(!endpoint.sketch.answers.is_empty(), "{endpoint:?} answers nothing");
+            assert!(
+                names.insert(endpoint.operation_id),
+                "{} is named twice",
+                endpoint.operation_id
+            );
+            assert!(
+                TAGS.iter().any(|(tag, _)| *tag == endpoint.tag),
+                "{endpoint:?} has no known tag"
+            );
+            assert!(
+                !endpoint.summary.is_empty() && !endpoint.description.is_empty(),
+                "{endpoint:?} says nothing"
+            );
+            assert!(
+                !endpoint.sketch.answers.is_empty(),
+                "{endpoint:?} answers nothing"
+            );
             let public = endpoint.sketch.permission.is_none();
             let says_so = endpoint.description.contains("Public");
-            assert_eq!(public, says_so, "{endpoint:?}: a public endpoint says why it is, and no other does");
+            assert_eq!(
+                public, says_so,
+                "{endpoint:?}: a public endpoint says why it is, and no other does"
+            );
         }
     }
 
     #[test]
     fn only_known_permissions_are_demanded_and_each_is_demanded_somewhere() {
         let table = crate::table();
-        let demanded: HashSet<&str> = table.endpoints().filter_map(|endpoint| endpoint.sketch.permission).collect();
+        let demanded: HashSet<&str> = table
+            .endpoints()
+            .filter_map(|endpoint| endpoint.sketch.permission)
+            .collect();
         let known: HashSet<&str> = platform::permissions::TABLE.iter().map(|row| row.id).collect();
         assert_eq!(demanded, known);
     }

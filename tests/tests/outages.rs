@@ -100,9 +100,7 @@ async fn a_subscription_that_an_outage_swallows_ends_its_websocket() -> Result<(
     // A browser subscribes once a connection: it must be heard, or connect again.
     let heard = async {
         loop {
-            browser
-                .call("ir.actions.server", "run", json!([send]))
-                .await?;
+            browser.call("ir.actions.server", "run", json!([send])).await?;
             match socket.payload("e2e/message", Duration::from_secs(3)).await {
                 Err(error) if error.is::<tokio::time::error::Elapsed>() => {}
                 Ok(_) | Err(_) => return anyhow::Ok(()),

@@ -18,6 +18,7 @@ mod install;
 mod instance;
 mod interrupt;
 mod logs;
+mod openapi;
 mod ports;
 mod postgres;
 mod process;
@@ -79,6 +80,8 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         names: Vec<String>,
     },
+    /// Writes anew what is printed from the code: the OpenAPI document and the reference pages of errors and settings
+    Openapi,
     /// Watches the services of a state folder (started by `up`; not for people)
     #[command(hide = true)]
     Supervise {
@@ -98,6 +101,7 @@ fn main() -> std::process::ExitCode {
             .and_then(|instance| logs::command(&instance, name.as_deref(), follow, lines)),
         Command::Test { names } => test::command(&names),
         Command::Bench { names } => bench::command(&names),
+        Command::Openapi => openapi::command(),
         Command::Supervise { state } => supervisor::command(&state),
     };
     match outcome {

@@ -141,7 +141,11 @@ impl<'a> Postgres<'a> {
             stop_seconds: 60,
             tier: 0,
             leftovers: Leftovers::WorkingDirectory(data.clone()),
-            stale_files: vec![data.join("postmaster.pid")],
+            // A killed postmaster that nobody has reaped yet looks alive to the next one.
+            stale_files: vec![
+                data.join("postmaster.pid"),
+                socket.join(format!(".s.PGSQL.{}.lock", self.cluster.port(instance))),
+            ],
             reload: None,
             fingerprint: files::fingerprint(&[
                 configuration.as_bytes(),

@@ -19,6 +19,16 @@ pub(crate) struct TemplateContent {
     pub(crate) files: Vec<String>,
 }
 
+const SETTLE_SEQUENCES: &str = "
+DO $settle$
+DECLARE sequence regclass;
+BEGIN
+    FOR sequence IN SELECT seqrelid FROM pg_sequence LOOP
+        EXECUTE format('SELECT setval(%L, last_value, is_called) FROM %s', sequence::text, sequence);
+    END LOOP;
+END
+$settle$";
+
 impl Session {
     /// An empty database in which the role of its name may install Odoo.
     pub(crate) async fn create_for_install(&mut self, database: &DatabaseName) -> Result<(), ServerError> {
@@ -68,6 +78,15 @@ impl Session {
                 "SELECT DISTINCT store_fname::text FROM public.ir_attachment WHERE store_fname <> ''",
             )
             .fetch_all(&mut connection),
+        )
+        .await?;
+        // A sequence's page tells how many values it may still give out without a word in the log. A clone takes the
+        // page over, but not the log that covers it: after a crash its sequence would go back and number rows twice.
+        // Setting a sequence to its own value makes the next one be logged.
+        run_on(
+            &mut connection,
+            "settling the template's sequences",
+            SETTLE_SEQUENCES.to_owned(),
         )
         .await?;
         // Each by name: those that all databases share are not ours, and each would be a warning in the server's log.

@@ -14,6 +14,9 @@ use crate::names::DatabaseName;
 use crate::runtime::{ImageId, control_version};
 use crate::server::{Marker, ServerError, Session};
 
+/// Raised when the work after the installation changes: a template that an older version finished is another one.
+const FINISH_VERSION: u32 = 2;
+
 /// What a template is made of. Equal specifications name the same template.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TemplateSpec {
@@ -47,7 +50,12 @@ impl TemplateSpec {
     #[must_use]
     pub fn database(&self) -> DatabaseName {
         let modules = self.modules.join(",");
-        DatabaseName::template(&format!("{}\n{modules}\n{}", self.image, control_version()))
+        let fingerprint = format!(
+            "{}\n{modules}\n{}\n{FINISH_VERSION}",
+            self.image,
+            control_version()
+        );
+        DatabaseName::template(&fingerprint)
     }
 }
 

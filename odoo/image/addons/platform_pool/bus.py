@@ -1,4 +1,4 @@
-"""The thread that passes Postgres's notices on to websockets.
+"""The thread that passes Postgres's notices on to websockets, and websockets during an outage.
 
 Odoo's `ImDispatch` waits fifty seconds after it has lost its connection, and what was sent meanwhile reaches a browser only
 with the next message. Here it is back a second or two after the server, and then looks once for every websocket whether
@@ -9,6 +9,10 @@ import logging
 import selectors
 import time
 
+import psycopg2
+from psycopg2.pool import PoolError
+
+from odoo.addons.bus import websocket
 from odoo.addons.bus.models import bus
 from odoo.sql_db import db_connect
 
@@ -29,6 +33,16 @@ def _start(original, dispatch):
     if not getattr(dispatch, '_was_started', False):
         dispatch._was_started = True
         original(dispatch)
+
+
+@around(websocket.WebsocketRequest, 'serve_websocket_message')
+def _serve_websocket_message(original, request, message):
+    """A message that comes while Postgres is away is lost, and Odoo only logs it: a browser whose subscription it was would
+    hear nothing until it is reloaded. As `PoolError` it closes the websocket with "try again later", and the browser does."""
+    try:
+        return original(request, message)
+    except (websocket.InvalidDatabaseException, psycopg2.OperationalError) as error:
+        raise PoolError(str(error) or type(error).__name__) from error
 
 
 @replace(bus.ImDispatch, 'run')
