@@ -20,7 +20,6 @@ use crate::{
     openapi,
     problem::{ApiError, ErrorCode},
     request_id::RequestIds,
-    route::RouteTable,
     state::State,
 };
 
@@ -90,14 +89,21 @@ pub async fn serve(settings: ApiSettings) -> Result<(), Box<dyn std::error::Erro
         redis,
         openapi: openapi::text(&table).into(),
     });
-    let server = HttpServer::new(move || application(state.clone(), http_metrics.clone(), table.clone()))
-        .workers(std::thread::available_parallelism().map_or(2, std::num::NonZero::get))
-        .client_request_timeout(Duration::from_secs(30))
-        .keep_alive(Duration::from_secs(75))
-        .shutdown_timeout(20)
-        .bind(settings.listen)
-        .map_err(|error| format!("LISTEN: can't listen on {}: {error}", settings.listen))?
-        .run();
+    let server = HttpServer::new(move || {
+        // One server thread's application: the route table behind the middleware that sees the end of every request.
+        App::new()
+            .app_data(state.clone())
+            .configure(|config| table.configure(config))
+            .default_service(web::to(no_such_route))
+            .wrap(RequestIds::new(http_metrics.clone()))
+    })
+    .workers(std::thread::available_parallelism().map_or(2, std::num::NonZero::get))
+    .client_request_timeout(Duration::from_secs(30))
+    .keep_alive(Duration::from_secs(75))
+    .shutdown_timeout(20)
+    .bind(settings.listen)
+    .map_err(|error| format!("LISTEN: can't listen on {}: {error}", settings.listen))?
+    .run();
     let metrics_server = telemetry::serve_metrics(registry, shared.metrics_listen)?;
     tracing::info!(listen = %settings.listen, metrics = %shared.metrics_listen, "the api is listening");
 
@@ -116,27 +122,6 @@ pub async fn serve(settings: ApiSettings) -> Result<(), Box<dyn std::error::Erro
     }
     tracing::info!("the api has ended");
     Ok(served?)
-}
-
-/// One server thread's application: the route table behind the middleware that sees the end of every request.
-fn application(
-    state: web::Data<State>,
-    metrics: HttpMetrics,
-    table: Arc<RouteTable>,
-) -> App<
-    impl actix_web::dev::ServiceFactory<
-        actix_web::dev::ServiceRequest,
-        Config = (),
-        Response = actix_web::dev::ServiceResponse<impl actix_web::body::MessageBody>,
-        Error = actix_web::Error,
-        InitError = (),
-    > + use<>,
-> {
-    App::new()
-        .app_data(state)
-        .configure(|config| table.configure(config))
-        .default_service(web::to(no_such_route))
-        .wrap(RequestIds::new(metrics))
 }
 
 async fn no_such_route() -> Result<&'static str, ApiError> {

@@ -20,8 +20,8 @@ use tests::{rpc, sql};
 fn state(error: &sqlx::Error) -> String {
     let database = error.as_database_error();
     database
-        .and_then(|error| error.code())
-        .map_or_else(|| format!("no refusal: {error}"), |code| code.into_owned())
+        .and_then(sqlx::error::DatabaseError::code)
+        .map_or_else(|| format!("no refusal: {error}"), std::borrow::Cow::into_owned)
 }
 
 async fn pair(api: &Api) -> Result<(Tenant, Tenant)> {

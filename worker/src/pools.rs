@@ -36,7 +36,7 @@ async fn look(world: &World) {
         match mend(world, pool).await {
             Ok(made) if made.is_empty() => {}
             Ok(made) => {
-                tracing::warn!(pool = %pool.row.id, ?made, "made containers of a pool that were missing")
+                tracing::warn!(pool = %pool.row.id, ?made, "made containers of a pool that were missing");
             }
             Err(error) => tracing::warn!(pool = %pool.row.id, %error, "a pool could not be mended"),
         }

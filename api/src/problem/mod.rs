@@ -80,9 +80,12 @@ pub struct ProblemOrganization {
     pub name: String,
 }
 
-/// An error on its way out.
+/// An error on its way out. Boxed: most answers are none, and should not be as large as one.
 #[derive(Debug, Clone)]
-pub struct ApiError {
+pub struct ApiError(Box<Refusal>);
+
+#[derive(Debug, Clone)]
+struct Refusal {
     code: ErrorCode,
     detail: Option<String>,
     errors: Vec<ProblemItem>,
@@ -96,7 +99,7 @@ impl ApiError {
     /// An error with the code's own explanation.
     #[must_use]
     pub fn new(code: ErrorCode) -> Self {
-        Self {
+        Self(Box::new(Refusal {
             code,
             detail: None,
             errors: Vec::new(),
@@ -104,30 +107,29 @@ impl ApiError {
             organizations: Vec::new(),
             retry_after: None,
             allow: None,
-        }
+        }))
     }
 
     /// The same, saying more about this request.
     #[must_use]
     pub fn detail(mut self, detail: impl Into<String>) -> Self {
-        self.detail = Some(detail.into());
+        self.0.detail = Some(detail.into());
         self
     }
 
     /// The same, with the time after which another try makes sense.
     #[must_use]
     pub fn retry_after(mut self, wait: Duration) -> Self {
-        self.retry_after = Some(wait);
+        self.0.retry_after = Some(wait);
         self
     }
 
     /// A 405 that lists what the path has.
     #[must_use]
     pub fn method_not_allowed(allow: &str) -> Self {
-        Self {
-            allow: Some(allow.to_owned()),
-            ..Self::new(ErrorCode::MethodNotAllowed)
-        }
+        let mut error = Self::new(ErrorCode::MethodNotAllowed);
+        error.0.allow = Some(allow.to_owned());
+        error
     }
 
     /// Values that are wrong.
@@ -164,25 +166,28 @@ impl ApiError {
             })
             .collect::<Vec<_>>()
             .join("; ");
-        Self {
-            errors,
-            ..Self::new(ErrorCode::Invalid).detail(detail)
-        }
+        let mut error = Self::new(ErrorCode::Invalid).detail(detail);
+        error.0.errors = errors;
+        error
     }
 
     /// The body, for a request.
     #[must_use]
     pub fn problem(&self, request_id: &str) -> Problem {
         Problem {
-            r#type: format!("{TYPE_BASE}{}", self.code.code()),
-            title: self.code.title(),
-            status: self.code.status().as_u16(),
-            detail: self.detail.clone().unwrap_or_else(|| self.code.help().to_owned()),
-            code: self.code.code(),
+            r#type: format!("{TYPE_BASE}{}", self.0.code.code()),
+            title: self.0.code.title(),
+            status: self.0.code.status().as_u16(),
+            detail: self
+                .0
+                .detail
+                .clone()
+                .unwrap_or_else(|| self.0.code.help().to_owned()),
+            code: self.0.code.code(),
             request_id: request_id.to_owned(),
-            errors: self.errors.clone(),
-            operation_id: self.operation_id,
-            organizations: self.organizations.clone(),
+            errors: self.0.errors.clone(),
+            operation_id: self.0.operation_id,
+            organizations: self.0.organizations.clone(),
         }
     }
 
@@ -204,25 +209,25 @@ impl ApiError {
 
 impl std::fmt::Display for ApiError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.code.code())
+        f.write_str(self.0.code.code())
     }
 }
 
 impl ResponseError for ApiError {
     fn status_code(&self) -> StatusCode {
-        self.code.status()
+        self.0.code.status()
     }
 
     /// An answer that carries the problem; the outermost middleware writes its body anew, with the request's id.
     fn error_response(&self) -> HttpResponse {
-        let mut response = HttpResponse::build(self.code.status());
-        if self.code.status() == StatusCode::UNAUTHORIZED {
+        let mut response = HttpResponse::build(self.0.code.status());
+        if self.0.code.status() == StatusCode::UNAUTHORIZED {
             response.insert_header((header::WWW_AUTHENTICATE, "Bearer"));
         }
-        if let Some(wait) = self.retry_after {
+        if let Some(wait) = self.0.retry_after {
             response.insert_header((header::RETRY_AFTER, wait.as_secs().max(1)));
         }
-        if let Some(allow) = &self.allow {
+        if let Some(allow) = &self.0.allow {
             response.insert_header((header::ALLOW, allow.as_str()));
         }
         let body = serde_json::to_vec(&self.problem("unknown")).unwrap_or_default();
@@ -238,13 +243,14 @@ impl From<Error> for ApiError {
             Error::Unauthenticated => Self::new(ErrorCode::Unauthenticated),
             Error::WrongPassword => Self::new(ErrorCode::WrongPassword),
             Error::RefreshTokenReused => Self::new(ErrorCode::RefreshTokenReused),
-            Error::OrganizationRequired(organizations) => Self {
-                organizations: organizations
+            Error::OrganizationRequired(organizations) => {
+                let mut error = Self::new(ErrorCode::OrganizationRequired);
+                error.0.organizations = organizations
                     .into_iter()
                     .map(|(id, name)| ProblemOrganization { id, name })
-                    .collect(),
-                ..Self::new(ErrorCode::OrganizationRequired)
-            },
+                    .collect();
+                error
+            }
             Error::Forbidden { permission } => {
                 Self::new(ErrorCode::Forbidden).detail(format!("The permission {permission} is missing."))
             }
@@ -252,11 +258,11 @@ impl From<Error> for ApiError {
             Error::Invalid(violations) => Self::invalid(violations),
             Error::InvalidPageToken => Self::new(ErrorCode::InvalidPageToken),
             Error::SlugTaken => Self::new(ErrorCode::SlugTaken),
-            Error::TenantBusy(operation) => Self {
-                operation_id: Some(operation),
-                ..Self::new(ErrorCode::TenantBusy)
+            Error::TenantBusy(operation) => {
+                let mut error = Self::new(ErrorCode::TenantBusy).retry_after(Duration::from_secs(1));
+                error.0.operation_id = Some(operation);
+                error
             }
-            .retry_after(Duration::from_secs(1)),
             Error::TenantProtected => Self::new(ErrorCode::TenantProtected),
             Error::TenantStatus(status) => {
                 let status = serde_json::to_value(status).unwrap_or_default();

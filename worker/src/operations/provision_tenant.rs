@@ -124,7 +124,7 @@ impl Step<Provision> for CloneDatabase {
                 Err(error).permanent("unknown_country", "Odoo knows no such country.")?;
             }
             Err(error) => {
-                Err(error).permanent("identity_failed", "The tenant could not be given its identity.")?
+                Err(error).permanent("identity_failed", "The tenant could not be given its identity.")?;
             }
         }
         cx.ensure_leased().await?;
