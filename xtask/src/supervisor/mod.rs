@@ -228,7 +228,8 @@ fn reap_orphans(services: &[service::Watched]) {
 /// Starts the supervisor of a state folder, or replaces one that runs another version of this program.
 pub(crate) fn ensure(state: &Path) -> Result<()> {
     let program = state.join("bin/xtask");
-    let changed = files::install(&std::env::current_exe()?, &program)?;
+    // Not by its name: cargo may have replaced that file meanwhile.
+    let changed = files::install(Path::new("/proc/self/exe"), &program)?;
     if let Some(running) = running(state) {
         if !changed {
             return Ok(());
