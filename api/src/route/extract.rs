@@ -294,10 +294,12 @@ fn parse_body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     serde_path_to_error::deserialize(strict.0).map_err(|error| {
         let mut pointer = pointer_of(error.path());
         let (code, detail) = explain(error.inner());
-        if let ("unknown_field" | "missing_field", Some(field)) = (code, quoted(&error.inner().to_string()))
-            && !pointer.ends_with(&format!("/{field}"))
-        {
-            pointer = format!("{pointer}/{}", field.replace('~', "~0").replace('/', "~1"));
+        if let ("unknown_field" | "missing_field", Some(field)) = (code, quoted(&error.inner().to_string())) {
+            // Serde names the object for a missing field, and the field itself for an unknown one.
+            let segment = segment(&field);
+            if !pointer.ends_with(&segment) {
+                pointer.push_str(&segment);
+            }
         }
         ApiError::invalid(vec![Violation::at(pointer, code, detail)])
     })
@@ -308,11 +310,16 @@ fn pointer_of(path: &serde_path_to_error::Path) -> String {
     path.iter()
         .map(|segment| match segment {
             Segment::Seq { index } => format!("/{index}"),
-            Segment::Map { key } => format!("/{}", key.replace('~', "~0").replace('/', "~1")),
+            Segment::Map { key } => self::segment(key),
             Segment::Enum { variant } => format!("/{variant}"),
             Segment::Unknown => String::new(),
         })
         .collect()
+}
+
+/// One step of a JSON pointer (RFC 6901).
+fn segment(key: &str) -> String {
+    format!("/{}", key.replace('~', "~0").replace('/', "~1"))
 }
 
 /// A code and a sentence for what serde says.

@@ -144,8 +144,9 @@ impl Bench {
     }
 }
 
+/// Other modules than the platform's own template has: on a server that both share they must not be one database.
 pub(crate) fn template_spec(image: ImageId) -> TemplateSpec {
-    TemplateSpec::new(image, ["base".to_owned(), "web".to_owned()])
+    TemplateSpec::new(image, ["base", "base_setup", "web"].map(str::to_owned))
 }
 
 pub(crate) fn pool_spec(keys: &PoolKeyRing) -> PoolSpec {

@@ -189,6 +189,8 @@ pub(crate) fn variables(instance: &Instance, facts: &Facts) -> Result<BTreeMap<&
         ("TEST_ACCESS_FILE", Access::path(instance).display().to_string()),
         ("TEST_STATE_DIR", instance.state.display().to_string()),
         ("TEST_CHROMIUM", found(install::chromium())),
+        // A test's error says enough; forty frames of the runtime below it hide the next one.
+        ("RUST_LIB_BACKTRACE", "0".to_owned()),
     ]))
 }
 
