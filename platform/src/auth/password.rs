@@ -1,10 +1,14 @@
 //! Passwords of the platform's own users: Argon2id with the crate's recommended cost, always off the async threads.
 
+use std::{num::NonZero, sync::LazyLock};
+
 use argon2::{
     Argon2,
     password_hash::{PasswordHasher as _, PasswordVerifier as _, phc::PasswordHash},
 };
 use secrecy::{ExposeSecret as _, SecretString};
+
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::error::Error;
 
@@ -25,12 +29,21 @@ pub fn generate() -> SecretString {
     SecretString::from(text)
 }
 
+/// Hashing takes 19 MiB and a core for each; more at once than there are cores would only take memory.
+async fn turn() -> Result<SemaphorePermit<'static>, Error> {
+    static TURNS: LazyLock<Semaphore> =
+        LazyLock::new(|| Semaphore::new(std::thread::available_parallelism().map_or(2, NonZero::get)));
+    TURNS.acquire().await.map_err(Error::internal)
+}
+
 /// Hashes a password, in PHC string format.
 ///
 /// # Errors
 /// The thread that hashes was stopped.
 pub async fn hash(password: SecretString) -> Result<String, Error> {
+    let turn = turn().await?;
     tokio::task::spawn_blocking(move || {
+        let _turn = turn;
         Argon2::default()
             .hash_password(password.expose_secret().as_bytes())
             .map(|hash| hash.to_string())
@@ -46,7 +59,9 @@ pub async fn hash(password: SecretString) -> Result<String, Error> {
 /// # Errors
 /// The thread that hashes was stopped.
 pub async fn verify(password: SecretString, hash: Option<String>) -> Result<bool, Error> {
+    let turn = turn().await?;
     tokio::task::spawn_blocking(move || {
+        let _turn = turn;
         let known = hash.is_some();
         let hash = match hash {
             Some(hash) => hash,
