@@ -4,10 +4,6 @@ use std::process::ExitCode;
 
 use platform::settings::{self, ApiSettings, MigrateSettings};
 
-/// Gives memory back soon: the C library's allocator keeps what a burst of work took, for each thread.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 const USAGE: &str = "usage: odoo-saas-api [serve | migrate | openapi | errors | settings]\n\n\
   serve     answer requests (the default)\n\
   migrate   bring the database up to date and end\n\

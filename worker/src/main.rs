@@ -21,10 +21,6 @@ const JOBS_PREFIX: &str = "platform:jobs";
 /// Database connections beside those of running operations: claims, heartbeats, acknowledgements.
 const SPARE_CONNECTIONS: u32 = 4;
 
-/// Gives memory back soon: the C library's allocator keeps what a burst of work took, for each thread.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 const USAGE: &str = "usage: odoo-saas-worker [run | edge-config …]\n\n\
   run          carry out operations (the default)\n\
   edge-config  print the edge's configuration for Nginx: see --help\n";

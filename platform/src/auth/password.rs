@@ -1,19 +1,25 @@
 //! Passwords of the platform's own users: Argon2id with the crate's recommended cost, always off the async threads.
 
-use std::{num::NonZero, sync::LazyLock};
+use std::{
+    num::NonZero,
+    sync::{LazyLock, OnceLock},
+};
 
 use argon2::{
-    Argon2,
-    password_hash::{PasswordHasher as _, PasswordVerifier as _, phc::PasswordHash},
+    Algorithm, Argon2, Block, Params, Version,
+    password_hash::phc::{Output, PasswordHash, Salt},
 };
 use secrecy::{ExposeSecret as _, SecretString};
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::Semaphore;
 
 use crate::error::Error;
 
 /// Letters and digits that can't be mistaken for each other.
 const ALPHABET: &[u8] = b"ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz23456789";
+
+/// Bytes of a hash.
+const DIGEST_LEN: usize = Params::DEFAULT_OUTPUT_LEN;
 
 /// Length of a generated password: 24 of 57 characters are 139 bits, beyond any guessing.
 const GENERATED_LEN: usize = 24;
@@ -29,11 +35,19 @@ pub fn generate() -> SecretString {
     SecretString::from(text)
 }
 
-/// Hashing takes 19 MiB and a core for each; more at once than there are cores would only take memory.
-async fn turn() -> Result<SemaphorePermit<'static>, Error> {
-    static TURNS: LazyLock<Semaphore> =
-        LazyLock::new(|| Semaphore::new(std::thread::available_parallelism().map_or(2, NonZero::get)));
-    TURNS.acquire().await.map_err(Error::internal)
+/// The hash of a password with these parameters and this salt.
+fn digest(argon2: &Argon2<'_>, password: &SecretString, salt: &[u8]) -> Result<Output, Error> {
+    // The working memory. The C library keeps what was freed for later, for each thread, unless the piece was so large
+    // (over 32 MiB: mallopt(3), M_MMAP_THRESHOLD) that it was mapped alone. What is not touched costs nothing.
+    const MAPPED_ALONE: usize = 34 * 1024;
+    let blocks = argon2.params().block_count();
+    let mut memory = Vec::with_capacity(blocks.max(MAPPED_ALONE));
+    memory.resize(blocks, Block::default());
+    let mut out = [0; DIGEST_LEN];
+    argon2
+        .hash_password_into_with_memory(password.expose_secret().as_bytes(), salt, &mut out, &mut memory)
+        .map_err(Error::internal)?;
+    Output::new(&out).map_err(Error::internal)
 }
 
 /// Hashes a password, in PHC string format.
@@ -41,37 +55,58 @@ async fn turn() -> Result<SemaphorePermit<'static>, Error> {
 /// # Errors
 /// The thread that hashes was stopped.
 pub async fn hash(password: SecretString) -> Result<String, Error> {
-    let turn = turn().await?;
-    tokio::task::spawn_blocking(move || {
-        let _turn = turn;
-        Argon2::default()
-            .hash_password(password.expose_secret().as_bytes())
-            .map(|hash| hash.to_string())
-            .map_err(Error::internal)
-    })
-    .await
-    .map_err(Error::internal)?
+    off_the_async_threads(move || hash_now(&password)).await
+}
+
+fn hash_now(password: &SecretString) -> Result<String, Error> {
+    let argon2 = Argon2::default();
+    let salt: [u8; 16] = rand::random();
+    let hash = PasswordHash {
+        algorithm: argon2::ARGON2ID_IDENT,
+        version: Some(Version::default().into()),
+        params: argon2.params().try_into().map_err(Error::internal)?,
+        hash: Some(digest(&argon2, password, &salt)?),
+        salt: Some(Salt::new(&salt).map_err(Error::internal)?),
+    };
+    Ok(hash.to_string())
 }
 
 /// Whether a password is the one that was hashed. Without a hash it takes as long, so that the time tells nobody
 /// whether an account exists.
 ///
 /// # Errors
-/// The thread that hashes was stopped.
+/// The thread that hashes was stopped, or the hash is not one of ours.
 pub async fn verify(password: SecretString, hash: Option<String>) -> Result<bool, Error> {
-    let turn = turn().await?;
-    tokio::task::spawn_blocking(move || {
-        let _turn = turn;
+    off_the_async_threads(move || {
         let known = hash.is_some();
         let hash = match hash {
             Some(hash) => hash,
             None => decoy()?,
         };
+        let not_ours = || Error::internal("a stored password hash is not one of ours");
         let parsed = PasswordHash::new(&hash).map_err(Error::internal)?;
-        let matches = Argon2::default()
-            .verify_password(password.expose_secret().as_bytes(), &parsed)
-            .is_ok();
-        Ok(matches && known)
+        if parsed.algorithm != argon2::ARGON2ID_IDENT {
+            return Err(not_ours());
+        }
+        let params = Params::try_from(&parsed).map_err(Error::internal)?;
+        let argon2 = Argon2::new(Algorithm::Argon2id, Version::default(), params);
+        let (salt, wanted) = parsed.salt.zip(parsed.hash).ok_or_else(not_ours)?;
+        // `Output` compares in constant time.
+        Ok(digest(&argon2, &password, &salt)? == wanted && known)
+    })
+    .await
+}
+
+/// Hashing takes 19 MiB and a core; more of it at once than there are cores would only take memory.
+async fn off_the_async_threads<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    static TURNS: LazyLock<Semaphore> =
+        LazyLock::new(|| Semaphore::new(std::thread::available_parallelism().map_or(2, NonZero::get)));
+    let turn = TURNS.acquire().await.map_err(Error::internal)?;
+    tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        work()
     })
     .await
     .map_err(Error::internal)?
@@ -79,14 +114,11 @@ pub async fn verify(password: SecretString, hash: Option<String>) -> Result<bool
 
 /// A hash that no password has, of the same cost as all others. Made once.
 fn decoy() -> Result<String, Error> {
-    static DECOY: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+    static DECOY: OnceLock<String> = OnceLock::new();
     if let Some(hash) = DECOY.get() {
         return Ok(hash.clone());
     }
-    let hash = Argon2::default()
-        .hash_password(generate().expose_secret().as_bytes())
-        .map_err(Error::internal)?
-        .to_string();
+    let hash = hash_now(&generate())?;
     Ok(DECOY.get_or_init(|| hash).clone())
 }
 
@@ -109,6 +141,19 @@ mod tests {
                 .unwrap()
         );
         assert!(!verify("correct horse".to_owned().into(), None).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_hash_of_the_library_itself_is_understood() {
+        use argon2::password_hash::PasswordHasher as _;
+        let theirs = Argon2::default()
+            .hash_password_with_salt(b"correct horse", b"sixteen bytes ok")
+            .unwrap();
+        assert!(
+            verify("correct horse".to_owned().into(), Some(theirs.to_string()))
+                .await
+                .unwrap()
+        );
     }
 
     #[test]
