@@ -12,6 +12,12 @@ use crate::place::Place;
 /// Longest time of connecting.
 const DEADLINE: Duration = Duration::from_secs(20);
 
+/// Longest wait for a lock. While a statement waits for a table, everything that comes after it waits too.
+const LOCK_TIMEOUT: &str = "2s";
+
+/// Longest time of a statement.
+const STATEMENT_TIMEOUT: &str = "60s";
+
 /// The tenants' server as `platform_admin`.
 ///
 /// # Errors
@@ -60,7 +66,10 @@ pub fn through_socket(role: &str, password: &str, database: &str) -> Result<PgCo
 /// # Errors
 /// The server refuses, or does not answer.
 pub async fn open(options: PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
-    let options = options.ssl_mode(PgSslMode::Disable).disable_statement_logging();
+    let options = options
+        .ssl_mode(PgSslMode::Disable)
+        .disable_statement_logging()
+        .options([("lock_timeout", LOCK_TIMEOUT), ("statement_timeout", STATEMENT_TIMEOUT)]);
     tokio::time::timeout(DEADLINE, PgConnection::connect_with(&options))
         .await
         .unwrap_or_else(|_| Err(sqlx::Error::PoolTimedOut))
