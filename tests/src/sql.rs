@@ -69,7 +69,10 @@ pub async fn open(options: PgConnectOptions) -> Result<PgConnection, sqlx::Error
     let options = options
         .ssl_mode(PgSslMode::Disable)
         .disable_statement_logging()
-        .options([("lock_timeout", LOCK_TIMEOUT), ("statement_timeout", STATEMENT_TIMEOUT)]);
+        .options([
+            ("lock_timeout", LOCK_TIMEOUT),
+            ("statement_timeout", STATEMENT_TIMEOUT),
+        ]);
     tokio::time::timeout(DEADLINE, PgConnection::connect_with(&options))
         .await
         .unwrap_or_else(|_| Err(sqlx::Error::PoolTimedOut))

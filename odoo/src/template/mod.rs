@@ -15,7 +15,7 @@ use crate::runtime::{ImageId, control_version};
 use crate::server::{Marker, ServerError, Session};
 
 /// Raised when the work after the installation changes: a template that an older version finished is another one.
-const FINISH_VERSION: u32 = 2;
+const FINISH_VERSION: u32 = 3;
 
 /// What a template is made of. Equal specifications name the same template.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! Makes a tenant: a clone of the template with an identity of its own, published at the edge, seen to answer.
+//! Makes a tenant: a clone of the template with an identity of its own, seen to answer, published at the edge.
 
 use std::time::Duration;
 
@@ -35,8 +35,8 @@ impl OperationKind for Provision {
     fn steps() -> Vec<Box<dyn Step<Self>>> {
         vec![
             Box::new(CloneDatabase),
-            Box::new(PublishRoute),
             Box::new(SeeItAnswer),
+            Box::new(PublishRoute),
         ]
     }
 
@@ -160,6 +160,44 @@ pub(super) async fn remove<K: OperationKind<World = World>>(
     files(cx.world().filestore.delete(name).await)
 }
 
+/// Sees the sign-in page come: only then is the tenant published. The page is asked of the pool itself, since the first
+/// request loads the tenant into an Odoo process; a visitor who came through the edge meanwhile would have another
+/// process do the same work.
+struct SeeItAnswer;
+
+/// How long a pool may take to serve a new tenant; it may just be restarting.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[async_trait]
+impl Step<Provision> for SeeItAnswer {
+    fn name(&self) -> &'static str {
+        "see_it_answer"
+    }
+
+    async fn apply(&self, cx: &StepContext<Provision>) -> StepResult {
+        let (world, name) = (cx.world(), name(cx));
+        let pool = database(world.pool(cx.input().pool).await)?;
+        let host = world.domains.tenant_host(&cx.input().slug);
+        let web = (std::net::Ipv4Addr::LOCALHOST, pool.web_port).into();
+        let give_up = Instant::now() + PATIENCE;
+        loop {
+            match world.probe.sign_in_page(web, &host, &name, &pool.keys.edge).await {
+                Ok(()) => return Ok(()),
+                Err(error) if Instant::now() >= give_up => {
+                    return Err(error).retry("no_answer", "The tenant's Odoo does not answer.");
+                }
+                Err(error) => tracing::debug!(%error, "the tenant's Odoo does not answer yet"),
+            }
+            cx.check()?;
+            tokio::time::sleep(POLL * 5).await;
+        }
+    }
+
+    async fn undo(&self, _: &StepContext<Provision>) -> StepResult {
+        Ok(())
+    }
+}
+
 /// Opens the tenant's address.
 struct PublishRoute;
 
@@ -197,42 +235,6 @@ impl Step<Provision> for PublishRoute {
                 .withdraw(&world.host(&cx.input().slug)?, &name(cx))
                 .await,
         )?;
-        Ok(())
-    }
-}
-
-/// Sees the sign-in page come: only then has the tenant been made.
-struct SeeItAnswer;
-
-/// How long a pool may take to serve a new tenant; it may just be restarting.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-#[async_trait]
-impl Step<Provision> for SeeItAnswer {
-    fn name(&self) -> &'static str {
-        "see_it_answer"
-    }
-
-    async fn apply(&self, cx: &StepContext<Provision>) -> StepResult {
-        let (world, name) = (cx.world(), name(cx));
-        let pool = database(world.pool(cx.input().pool).await)?;
-        let host = world.domains.tenant_host(&cx.input().slug);
-        let web = (std::net::Ipv4Addr::LOCALHOST, pool.web_port).into();
-        let give_up = Instant::now() + PATIENCE;
-        loop {
-            match world.probe.sign_in_page(web, &host, &name, &pool.keys.edge).await {
-                Ok(()) => return Ok(()),
-                Err(error) if Instant::now() >= give_up => {
-                    return Err(error).retry("no_answer", "The tenant's Odoo does not answer.");
-                }
-                Err(error) => tracing::debug!(%error, "the tenant's Odoo does not answer yet"),
-            }
-            cx.check()?;
-            tokio::time::sleep(POLL * 5).await;
-        }
-    }
-
-    async fn undo(&self, _: &StepContext<Provision>) -> StepResult {
         Ok(())
     }
 }
