@@ -2,8 +2,11 @@
 //! every process runs the relay and the sweeper of the job engine, so that work flows with any number of workers.
 
 mod endpoints;
+mod housekeeping;
+mod limits;
 mod metrics;
 mod openapi;
+mod permission_reference;
 mod problem;
 mod request_id;
 mod route;
@@ -12,7 +15,13 @@ mod state;
 
 pub use endpoints::table;
 pub use problem::reference as error_reference;
-pub use server::serve;
+pub use server::{rotate_signing_key, serve};
+
+/// `docs/permissions.md`, as it is committed.
+#[must_use]
+pub fn permission_reference() -> String {
+    permission_reference::permission_reference(&table())
+}
 
 /// The OpenAPI document, as it is served and committed.
 #[must_use]

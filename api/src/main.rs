@@ -2,31 +2,36 @@
 
 use std::process::ExitCode;
 
-use platform::settings::{self, ApiSettings, MigrateSettings};
+use platform::{
+    auth::Rotation,
+    settings::{self, ApiSettings, MigrateSettings},
+};
 
-const USAGE: &str = "usage: odoo-saas-api [serve | migrate | openapi | errors | settings]\n\n\
-  serve     answer requests (the default)\n\
-  migrate   bring the database up to date and end\n\
-  openapi   print the OpenAPI document\n\
-  errors    print docs/errors.md\n\
-  settings  print docs/configuration.md\n";
+const USAGE: &str = "usage: odoo-saas-api [command]\n\n\
+  serve                         answer requests (the default)\n\
+  migrate                       bring the database up to date and end\n\
+  rotate-signing-key            make a new key that will sign access tokens; nobody is logged out\n\
+  rotate-signing-key --at-once  the same, and the old keys' tokens are worth nothing: for a key that became known\n\
+  openapi                       print the OpenAPI document\n\
+  errors                        print docs/errors.md\n\
+  permissions                   print docs/permissions.md\n\
+  settings                      print docs/configuration.md\n";
 
 #[actix_web::main]
 async fn main() -> ExitCode {
-    let mut arguments = std::env::args().skip(1);
-    let command = arguments.next();
-    if arguments.next().is_some() {
-        eprint!("{USAGE}");
-        return ExitCode::from(2);
-    }
-    let outcome = match command.as_deref() {
-        None | Some("serve") => serve().await,
-        Some("migrate") => migrate().await,
-        Some("openapi") => print(&api::openapi_text()),
-        Some("errors") => print(&api::error_reference()),
-        Some("settings") => print(&settings::reference()),
-        Some("help" | "--help" | "-h") => print(USAGE),
-        Some(_) => {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let outcome = match words.as_slice() {
+        [] | ["serve"] => serve().await,
+        ["migrate"] => migrate().await,
+        ["rotate-signing-key"] => rotate(Rotation::WithOverlap).await,
+        ["rotate-signing-key", "--at-once"] => rotate(Rotation::AtOnce).await,
+        ["openapi"] => print(&api::openapi_text()),
+        ["errors"] => print(&api::error_reference()),
+        ["permissions"] => print(&api::permission_reference()),
+        ["settings"] => print(&settings::reference()),
+        ["help" | "--help" | "-h"] => print(USAGE),
+        _ => {
             eprint!("{USAGE}");
             return ExitCode::from(2);
         }
@@ -51,6 +56,21 @@ async fn serve() -> Outcome {
     let settings = ApiSettings::load()?;
     telemetry::start_logging(settings.shared.log.format, &settings.shared.log.level);
     api::serve(settings).await
+}
+
+async fn rotate(rotation: Rotation) -> Outcome {
+    let settings = ApiSettings::load()?;
+    api::rotate_signing_key(&settings, rotation).await?;
+    println!(
+        "{}",
+        match rotation {
+            Rotation::AtOnce =>
+                "a new key signs from now on; tokens of older keys are refused within a minute",
+            Rotation::IfOlder(_) | Rotation::WithOverlap =>
+                "a new key will sign in ten minutes; nobody is logged out",
+        }
+    );
+    Ok(())
 }
 
 async fn migrate() -> Outcome {

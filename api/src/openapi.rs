@@ -8,9 +8,9 @@ use utoipa::{
     ToSchema as _,
     openapi::{
         ComponentsBuilder, ContentBuilder, HeaderBuilder, InfoBuilder, License, ObjectBuilder, OpenApi,
-        OpenApiBuilder, PathItem, Paths, Ref, ResponseBuilder, SecurityRequirement, Type,
+        OpenApiBuilder, PathItem, Paths, Ref, RefOr, Required, ResponseBuilder, SecurityRequirement, Type,
         extensions::ExtensionsBuilder,
-        path::{HttpMethod, OperationBuilder},
+        path::{HttpMethod, OperationBuilder, ParameterBuilder, ParameterIn},
         security::{Http, HttpAuthScheme, SecurityScheme},
         tag::TagBuilder,
     },
@@ -64,6 +64,10 @@ pub fn document(table: &RouteTable) -> OpenApi {
             }
         }
     }
+    let mut components = components.build();
+    for (name, header) in common_headers() {
+        components.headers.insert(name.to_owned(), header.into());
+    }
     OpenApiBuilder::new()
         .info(
             InfoBuilder::new()
@@ -80,7 +84,7 @@ pub fn document(table: &RouteTable) -> OpenApi {
                 .build(),
         )
         .paths(paths)
-        .components(Some(components.build()))
+        .components(Some(components))
         .tags(Some(TAGS.iter().map(|(name, about)| TagBuilder::new().name(*name).description(Some(*about)).build())))
         .build()
 }
@@ -118,11 +122,15 @@ fn operation(endpoint: &Endpoint) -> utoipa::openapi::path::Operation {
         None => operation.securities(Some([])),
     };
     for (status, answer) in &sketch.answers {
-        let mut answer = answer.clone();
-        answer
-            .headers
-            .insert("X-Request-Id".to_owned(), request_id_header().into());
-        operation = operation.response(status.to_string(), answer);
+        operation = operation.response(status.to_string(), with_common_headers(answer.clone()));
+    }
+    // A conditional request is one that only reads.
+    if let Some(unchanged) = &sketch.conditional
+        && endpoint.method == actix_web::http::Method::GET
+    {
+        operation = operation
+            .parameter(if_none_match())
+            .response("304", with_common_headers(unchanged.clone()));
     }
     let mut by_status: BTreeMap<u16, Vec<ErrorCode>> = BTreeMap::new();
     for code in &sketch.errors {
@@ -150,11 +158,10 @@ fn refusal(codes: &[ErrorCode]) -> utoipa::openapi::Response {
         .build();
     let mut response = ResponseBuilder::new()
         .description(description)
-        .content("application/problem+json", content)
-        .header("X-Request-Id", request_id_header());
+        .content("application/problem+json", content);
     if codes
         .iter()
-        .any(|code| [409, 503].contains(&code.status().as_u16()))
+        .any(|code| [409, 429, 503].contains(&code.status().as_u16()))
     {
         response = response.header(
             "Retry-After",
@@ -173,7 +180,49 @@ fn refusal(codes: &[ErrorCode]) -> utoipa::openapi::Response {
                 .build(),
         );
     }
-    response.build()
+    with_common_headers(response.build())
+}
+
+/// The headers that every answer has.
+fn common_headers() -> [(&'static str, utoipa::openapi::Header); 4] {
+    let number = |about: &str| {
+        HeaderBuilder::new()
+            .description(Some(about))
+            .schema(Some(
+                ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0)),
+            ))
+            .build()
+    };
+    [
+        ("X-Request-Id", request_id_header()),
+        (
+            "RateLimit-Limit",
+            number("Requests that the credential may make at once."),
+        ),
+        ("RateLimit-Remaining", number("How many of them are left.")),
+        ("RateLimit-Reset", number("Seconds until all are back.")),
+    ]
+}
+
+/// Adds references to the headers that every answer has.
+fn with_common_headers(mut answer: utoipa::openapi::Response) -> utoipa::openapi::Response {
+    for (name, _) in common_headers() {
+        let reference = Ref::new(format!("#/components/headers/{name}"));
+        answer.headers.insert(name.to_owned(), RefOr::Ref(reference));
+    }
+    answer
+}
+
+fn if_none_match() -> utoipa::openapi::path::Parameter {
+    ParameterBuilder::new()
+        .name("If-None-Match")
+        .parameter_in(ParameterIn::Header)
+        .required(Required::False)
+        .description(Some(
+            "The `ETag` that you have: 304 says that it is still the present one.",
+        ))
+        .schema(Some(ObjectBuilder::new().schema_type(Type::String).build()))
+        .build()
 }
 
 fn request_id_header() -> utoipa::openapi::Header {
@@ -215,6 +264,15 @@ mod tests {
         let committed = include_str!("../../docs/errors.md");
         assert!(
             committed == crate::problem::reference(),
+            "write it anew: cargo xtask openapi"
+        );
+    }
+
+    #[test]
+    fn the_page_of_permissions_is_what_the_code_says() {
+        let committed = include_str!("../../docs/permissions.md");
+        assert!(
+            committed == crate::permission_reference(),
             "write it anew: cargo xtask openapi"
         );
     }

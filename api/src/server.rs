@@ -7,7 +7,11 @@ use actix_web::{App, HttpServer, web};
 use jobs::{Bell, Relay, RelayOptions, Sweeper, SweeperOptions, Watcher, WatcherOptions};
 use platform::{
     Platform,
-    auth::bootstrap::{Bootstrap, bootstrap},
+    auth::{
+        Rotation, SignInThrottle,
+        bootstrap::{Bootstrap, bootstrap},
+    },
+    limits::RateLimiter,
     seal::MasterKey,
     settings::ApiSettings,
 };
@@ -16,6 +20,8 @@ use secrecy::ExposeSecret as _;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    housekeeping,
+    limits::RateLimits,
     metrics::HttpMetrics,
     openapi,
     problem::{ApiError, ErrorCode},
@@ -25,6 +31,10 @@ use crate::{
 
 /// Database connections of one process.
 const DATABASE_CONNECTIONS: u32 = 16;
+/// Redis keys of this process's limits.
+const REDIS_PREFIX: &str = "platform:limits";
+/// How long requests may take to end when the process is told to.
+const SHUTDOWN_SECONDS: u64 = 20;
 /// The Redis keys of the job engine; the worker names the same.
 pub const JOBS_PREFIX: &str = "platform:jobs";
 
@@ -47,7 +57,15 @@ pub async fn serve(settings: ApiSettings) -> Result<(), Box<dyn std::error::Erro
         },
     )
     .await?;
-    let platform = Platform::open(database.clone(), master, shared.domains.clone()).await?;
+    let redis = ConnectionManager::new_lazy_with_config(
+        redis::Client::open(shared.redis_url.expose_secret())?,
+        ConnectionManagerConfig::new()
+            .set_connection_timeout(Some(Duration::from_secs(1)))
+            .set_response_timeout(Some(Duration::from_secs(1)))
+            .set_number_of_retries(1),
+    )?;
+    let throttle = SignInThrottle::new(redis.clone(), REDIS_PREFIX, &master);
+    let platform = Platform::open(database.clone(), master, shared.domains.clone(), throttle).await?;
 
     let registry = telemetry::registry()?;
     let http_metrics = HttpMetrics::new(&registry)?;
@@ -55,12 +73,12 @@ pub async fn serve(settings: ApiSettings) -> Result<(), Box<dyn std::error::Erro
     job_metrics.register(&registry)?;
 
     let bell = Bell::open(shared.redis_url.expose_secret(), JOBS_PREFIX)?;
-    let redis = ConnectionManager::new_lazy_with_config(
-        redis::Client::open(shared.redis_url.expose_secret())?,
-        ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(Duration::from_secs(1)))
-            .set_response_timeout(Some(Duration::from_secs(1)))
-            .set_number_of_retries(1),
+    let limiter = RateLimiter::new(
+        redis.clone(),
+        REDIS_PREFIX,
+        settings.rate_limit,
+        settings.rate_burst,
+        &registry,
     )?;
     let watcher = Watcher::new(database.clone(), bell.clone(), WatcherOptions::default());
     let relay = Relay::new(
@@ -80,13 +98,19 @@ pub async fn serve(settings: ApiSettings) -> Result<(), Box<dyn std::error::Erro
     let token = ending.clone();
     tasks.spawn(async move { sweeper.run(token).await });
     let (token, housekeeper) = (ending.clone(), platform.clone());
-    tasks.spawn(async move { keep_house(&housekeeper, token).await });
+    let key_age = chrono::Duration::days(settings.signing_key_days.into());
+    tasks.spawn(async move { housekeeping::keep_house(&housekeeper, key_age, token).await });
+    // Waits and streams end before the server does, or it would wait for them.
+    let closing = ending.child_token();
 
     let table = Arc::new(crate::table());
     let state = web::Data::new(State {
         platform,
         watcher,
         redis,
+        limiter: Arc::new(limiter),
+        trusted_proxies: settings.trusted_proxies.into(),
+        ending: closing.clone(),
         openapi: openapi::text(&table).into(),
     });
     let server = HttpServer::new(move || {
@@ -95,12 +119,14 @@ pub async fn serve(settings: ApiSettings) -> Result<(), Box<dyn std::error::Erro
             .app_data(state.clone())
             .configure(|config| table.configure(config))
             .default_service(web::to(no_such_route))
+            .wrap(RateLimits)
             .wrap(RequestIds::new(http_metrics.clone()))
     })
     .workers(std::thread::available_parallelism().map_or(2, std::num::NonZero::get))
     .client_request_timeout(Duration::from_secs(30))
     .keep_alive(Duration::from_secs(75))
-    .shutdown_timeout(20)
+    .shutdown_timeout(SHUTDOWN_SECONDS)
+    .disable_signals()
     .bind(settings.listen)
     .map_err(|error| format!("LISTEN: can't listen on {}: {error}", settings.listen))?
     .run();
@@ -109,6 +135,13 @@ pub async fn serve(settings: ApiSettings) -> Result<(), Box<dyn std::error::Erro
 
     let metrics_handle = metrics_server.handle();
     let metrics_task = tokio::spawn(metrics_server);
+    let handle = server.handle();
+    tasks.spawn(async move {
+        told_to_end().await;
+        tracing::info!("told to end: finishing what has begun");
+        closing.cancel();
+        handle.stop(true).await;
+    });
     let served = server.await;
     ending.cancel();
     metrics_handle.stop(true).await;
@@ -124,26 +157,40 @@ pub async fn serve(settings: ApiSettings) -> Result<(), Box<dyn std::error::Erro
     Ok(served?)
 }
 
+/// Replaces the key that signs access tokens.
+///
+/// # Errors
+/// Something that it needs is not there.
+pub async fn rotate_signing_key(
+    settings: &ApiSettings,
+    rotation: Rotation,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let shared = &settings.shared;
+    let master = MasterKey::from_base64(&shared.master_key)?;
+    let database = platform::connect(&shared.database_url, "odoo-saas-api", 1).await?;
+    platform::auth::rotation::rotate(&database, &master, rotation).await?;
+    Ok(())
+}
+
 async fn no_such_route() -> Result<&'static str, ApiError> {
     Err(ApiError::new(ErrorCode::NotFound).detail("There is no such path."))
 }
 
-/// Forgets what is too old, now and then.
-async fn keep_house(platform: &Platform, ending: CancellationToken) {
-    let work = async {
-        loop {
-            // Spread, so that several processes don't all do it at once.
-            tokio::time::sleep(Duration::from_secs(600 + u64::from(rand_seconds()))).await;
-            match platform.forget_old_answers().await {
-                Ok(0) => {}
-                Ok(forgotten) => tracing::info!(forgotten, "forgot old answers to idempotent requests"),
-                Err(error) => tracing::warn!(%error, "can't forget old answers"),
+/// Waits for SIGTERM or SIGINT.
+async fn told_to_end() {
+    use tokio::signal::unix::{SignalKind, signal};
+
+    match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+        (Ok(mut terminate), Ok(mut interrupt)) => {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
             }
         }
-    };
-    ending.run_until_cancelled(work).await;
-}
-
-fn rand_seconds() -> u8 {
-    uuid::Uuid::new_v4().as_bytes()[0]
+        (Err(error), _) | (_, Err(error)) => {
+            // Nothing but SIGKILL will end this process, which it survives like a crash.
+            tracing::error!(%error, "can't listen for signals");
+            std::future::pending::<()>().await;
+        }
+    }
 }

@@ -1,10 +1,11 @@
 //! What all requests of a process share.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use jobs::Watcher;
-use platform::Platform;
+use platform::{Platform, limits::RateLimiter};
 use redis::aio::ConnectionManager;
+use tokio_util::sync::CancellationToken;
 
 /// What all requests of a process share.
 #[derive(Clone)]
@@ -15,6 +16,12 @@ pub struct State {
     pub watcher: Watcher,
     /// Redis, for the readiness check.
     pub redis: ConnectionManager,
+    /// Limits requests.
+    pub limiter: Arc<RateLimiter>,
+    /// Proxies whose word for a client's address is taken.
+    pub trusted_proxies: Arc<[IpAddr]>,
+    /// Cancelled when the process has been told to end.
+    pub ending: CancellationToken,
     /// The OpenAPI document, as it is served.
     pub openapi: Arc<str>,
 }

@@ -1,5 +1,7 @@
 //! Who is calling and what that lets them do. A [`Caller`] exists only for a credential that is good and a permission
-//! that its role has, and it alone yields stores, which see nothing outside the caller's part of the tree.
+//! that its role has, and it alone yields stores that change something; they see nothing outside the caller's part of
+//! the tree. What only reads goes through a [`Reader`](crate::reader::Reader), which asks the same in the statement that
+//! reads.
 
 use std::{marker::PhantomData, sync::Arc};
 
@@ -11,6 +13,7 @@ use sea_orm::sea_query::{Expr, SimpleExpr};
 
 use crate::{
     Platform,
+    auth::{Claims, Standing},
     error::Error,
     operations::Operations,
     permissions::{self, Permission},
@@ -43,31 +46,19 @@ pub struct Caller<P> {
 }
 
 impl Platform {
-    /// Checks a bearer token and that its session, membership and role permit `P`, now.
+    /// Checks that the session, membership and role behind a verified token permit `P`, now.
     ///
     /// # Errors
     /// [`Error::Unauthenticated`] or [`Error::Forbidden`].
     pub async fn authorize<P: Permission>(
         self: &Arc<Self>,
-        bearer: &str,
+        claims: &Claims,
         request_id: &str,
     ) -> Result<Caller<P>, Error> {
-        let claims = self.token_keys().verify(bearer)?;
-        let standing = self.standing(claims.sid).await?.ok_or(Error::Unauthenticated)?;
-        let identity = Identity {
-            user: claims.sub,
-            session: claims.sid,
-            organization: claims.org,
-            role: claims.role.min(standing.role),
-            root: standing.root,
-            request_id: request_id.to_owned(),
-        };
-        if identity.role < P::LEAST || (P::ROOT_ONLY && !identity.root) {
-            return Err(Error::Forbidden { permission: P::ID });
-        }
+        let standing = self.standing(claims.sid).await?;
         Ok(Caller {
             platform: self.clone(),
-            identity,
+            identity: Identity::new::<P>(claims, standing, request_id)?,
             permission: PhantomData,
         })
     }
@@ -80,16 +71,16 @@ impl<P: Permission> Caller<P> {
         &self.identity
     }
 
-    /// The tenants that the caller can see.
+    /// The tenants that the caller can change.
     #[must_use]
     pub fn tenants(&self) -> Tenants<'_> {
         Tenants::new(&self.platform, &self.identity)
     }
 
-    /// The operations that the caller can see.
+    /// The operations that the caller can change.
     #[must_use]
     pub fn operations(&self) -> Operations<'_> {
-        Operations::new(&self.platform, &self.identity)
+        Operations::new(&self.identity)
     }
 
     /// The platform, for what belongs to nobody.
@@ -107,52 +98,55 @@ impl<P: Permission> Caller<P> {
             .end_session(self.identity.session, chrono::Utc::now())
             .await
     }
+}
+
+impl Identity {
+    /// A verified token's bearer as it stands now, if it has the permission `P`.
+    pub(crate) fn new<P: Permission>(
+        claims: &Claims,
+        standing: Option<Standing>,
+        request_id: &str,
+    ) -> Result<Self, Error> {
+        let standing = standing.ok_or(Error::Unauthenticated)?;
+        let role = claims.role.min(standing.role);
+        if role < P::LEAST || (P::ROOT_ONLY && !standing.root) {
+            return Err(Error::Forbidden { permission: P::ID });
+        }
+        Ok(Self {
+            user: claims.sub,
+            session: claims.sid,
+            organization: claims.org,
+            role,
+            root: standing.root,
+            request_id: request_id.to_owned(),
+        })
+    }
+
+    /// The condition that a row's organization is the caller's own or below it. Every query of a store has it.
+    pub(crate) fn sees(&self, organization_column: &'static str) -> SimpleExpr {
+        below(self.organization, organization_column)
+    }
+
+    /// Whether the caller may see internal details, such as host names in an operation's error.
+    #[must_use]
+    pub fn sees_details(&self) -> bool {
+        self.root && self.role >= Role::Admin
+    }
 
     /// The ids of all that the caller may do.
     #[must_use]
     pub fn permissions(&self) -> Vec<&'static str> {
-        permissions::of(self.identity.role, self.identity.root)
+        permissions::of(self.role, self.root)
     }
 }
 
-impl Identity {
-    /// The condition that a row's organization is the caller's own or below it. Every query of a store has it.
-    pub(crate) fn sees(&self, organization_column: &'static str) -> SimpleExpr {
-        Expr::cust_with_values(
-            format!(
-                "EXISTS (SELECT FROM organization_ancestors up \
-                  WHERE up.organization_id = {organization_column} AND up.ancestor_id = $1)"
-            ),
-            [self.organization.0],
-        )
-    }
-}
-
-/// Who is calling, with names.
-#[derive(Debug)]
-pub struct Profile {
-    /// The user.
-    pub user: entity::user::Model,
-    /// The organization that the credential acts for.
-    pub organization: entity::organization::Model,
-}
-
-impl<P: Permission> Caller<P> {
-    /// Who is calling, with names.
-    ///
-    /// # Errors
-    /// The database doesn't answer.
-    pub async fn profile(&self) -> Result<Profile, Error> {
-        use sea_orm::EntityTrait as _;
-
-        let database = self.platform.database();
-        let user = entity::user::Entity::find_by_id(self.identity.user)
-            .one(database)
-            .await?;
-        let organization = entity::organization::Entity::find_by_id(self.identity.organization)
-            .one(database)
-            .await?;
-        let (user, organization) = user.zip(organization).ok_or(Error::Unauthenticated)?;
-        Ok(Profile { user, organization })
-    }
+/// The condition that a row's organization is this one or below it.
+pub(crate) fn below(organization: OrganizationId, organization_column: &'static str) -> SimpleExpr {
+    Expr::cust_with_values(
+        format!(
+            "EXISTS (SELECT FROM organization_ancestors up \
+              WHERE up.organization_id = {organization_column} AND up.ancestor_id = $1)"
+        ),
+        [organization.0],
+    )
 }

@@ -75,6 +75,15 @@ pub enum Error {
     /// The page token was not made by us, for this list, or is too old.
     #[error("the page token is not valid")]
     InvalidPageToken,
+    /// The thing was changed since the caller read it.
+    #[error("the thing was changed meanwhile")]
+    PreconditionFailed,
+    /// Too many sign-ins failed for this account from this address.
+    #[error("too many sign-ins failed")]
+    TooManySignIns {
+        /// When to try again.
+        retry_after: Duration,
+    },
     /// Another tenant has the slug.
     #[error("the slug is taken")]
     SlugTaken,

@@ -5,21 +5,24 @@ pub mod auth;
 pub mod caller;
 pub mod error;
 pub mod idempotency;
+pub mod limits;
 pub mod operations;
 pub mod paging;
 pub mod permissions;
 pub mod pools;
+pub mod precondition;
+pub mod reader;
 pub mod seal;
 pub mod settings;
 pub mod tenants;
 pub mod text;
 
 use std::{
-    sync::{Arc, RwLock},
+    sync::{Arc, RwLock, atomic::AtomicI64},
     time::Duration,
 };
 
-use auth::TokenKeys;
+use auth::{SignInThrottle, TokenKeys};
 pub use entity::{self, id, values};
 use error::Error;
 use paging::PageTokens;
@@ -36,6 +39,9 @@ pub struct Platform {
     domains: Domains,
     page_tokens: PageTokens,
     token_keys: RwLock<Arc<TokenKeys>>,
+    /// When the signing keys were last read again because a token named an unknown one, in milliseconds since 1970.
+    keys_read_at: AtomicI64,
+    throttle: SignInThrottle,
 }
 
 impl Platform {
@@ -47,6 +53,7 @@ impl Platform {
         database: DatabaseConnection,
         master: MasterKey,
         domains: Domains,
+        throttle: SignInThrottle,
     ) -> Result<Arc<Self>, Error> {
         let token_keys = TokenKeys::load(&database, &master, chrono::Utc::now()).await?;
         let page_tokens = PageTokens::new(&master);
@@ -56,6 +63,8 @@ impl Platform {
             domains,
             page_tokens,
             token_keys: RwLock::new(Arc::new(token_keys)),
+            keys_read_at: AtomicI64::new(0),
+            throttle,
         }))
     }
 
@@ -95,6 +104,10 @@ impl Platform {
 
     pub(crate) fn master(&self) -> &MasterKey {
         &self.master
+    }
+
+    pub(crate) fn throttle(&self) -> &SignInThrottle {
+        &self.throttle
     }
 
     pub(crate) fn page_tokens(&self) -> &PageTokens {

@@ -3,12 +3,13 @@
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::{DateTime, Utc};
+use entity::id::OrganizationId;
 use hmac::{Hmac, KeyInit as _, Mac};
 use serde::Serialize;
 use sha2::Sha256;
 use uuid::Uuid;
 
-use crate::{caller::Identity, error::Error, seal::MasterKey};
+use crate::{error::Error, seal::MasterKey};
 
 /// The least and most rows of a page, and how many it has when none is asked for.
 pub const MAX_LIMIT: u32 = 200;
@@ -46,7 +47,12 @@ impl PageTokens {
     ///
     /// # Errors
     /// [`Error::InvalidPageToken`].
-    pub fn read(&self, identity: &Identity, list: &impl Serialize, token: &str) -> Result<Uuid, Error> {
+    pub fn read(
+        &self,
+        organization: OrganizationId,
+        list: &impl Serialize,
+        token: &str,
+    ) -> Result<Uuid, Error> {
         let bytes = URL_SAFE_NO_PAD
             .decode(token)
             .map_err(|_| Error::InvalidPageToken)?;
@@ -57,7 +63,7 @@ impl PageTokens {
         let until = i64::from_be_bytes(until.try_into().map_err(|_| Error::InvalidPageToken)?);
         let after = Uuid::from_bytes(*after);
         let good = self
-            .mac(identity, list, after, until)
+            .mac(organization, list, after, until)
             .verify_truncated_left(tag)
             .is_ok();
         if good && until > Utc::now().timestamp() {
@@ -70,7 +76,7 @@ impl PageTokens {
     /// Cuts a page of `limit` out of rows that were asked for with one more, and makes the token of the next one.
     pub fn page<T>(
         &self,
-        identity: &Identity,
+        organization: OrganizationId,
         list: &impl Serialize,
         limit: u32,
         mut rows: Vec<T>,
@@ -82,22 +88,34 @@ impl PageTokens {
         let next_page = rows
             .last()
             .filter(|_| more)
-            .map(|last| self.token(identity, list, id(last), Utc::now()));
+            .map(|last| self.token(organization, list, id(last), Utc::now()));
         Page {
             items: rows,
             next_page,
         }
     }
 
-    fn token(&self, identity: &Identity, list: &impl Serialize, after: Uuid, now: DateTime<Utc>) -> String {
+    fn token(
+        &self,
+        organization: OrganizationId,
+        list: &impl Serialize,
+        after: Uuid,
+        now: DateTime<Utc>,
+    ) -> String {
         let until = now.timestamp() + TOKEN_SECONDS;
-        let tag = self.mac(identity, list, after, until).finalize().into_bytes();
+        let tag = self.mac(organization, list, after, until).finalize().into_bytes();
         URL_SAFE_NO_PAD.encode([&tag[..MAC_LEN], after.as_bytes(), &until.to_be_bytes()].concat())
     }
 
-    fn mac(&self, identity: &Identity, list: &impl Serialize, after: Uuid, until: i64) -> Hmac<Sha256> {
+    fn mac(
+        &self,
+        organization: OrganizationId,
+        list: &impl Serialize,
+        after: Uuid,
+        until: i64,
+    ) -> Hmac<Sha256> {
         let mut mac = Hmac::<Sha256>::new_from_slice(&self.key).expect("HMAC takes keys of every length");
-        mac.update(identity.organization.0.as_bytes());
+        mac.update(organization.0.as_bytes());
         mac.update(after.as_bytes());
         mac.update(&until.to_be_bytes());
         mac.update(&serde_json::to_vec(list).expect("a list's filters are plain data"));
@@ -107,36 +125,21 @@ impl PageTokens {
 
 #[cfg(test)]
 mod tests {
-    use entity::{
-        id::{OrganizationId, SessionId, UserId},
-        values::Role,
-    };
     use proptest::prelude::*;
 
     use super::*;
 
-    fn identity() -> Identity {
-        Identity {
-            user: UserId::new(),
-            session: SessionId::new(),
-            organization: OrganizationId::new(),
-            role: Role::Viewer,
-            root: false,
-            request_id: String::new(),
-        }
-    }
-
     #[test]
     fn a_token_is_bound_to_organization_list_and_filters() {
         let tokens = PageTokens { key: [7; 32] };
-        let (one, two, row) = (identity(), identity(), Uuid::now_v7());
-        let token = tokens.token(&one, &("tenants", "active"), row, Utc::now());
-        assert_eq!(tokens.read(&one, &("tenants", "active"), &token).unwrap(), row);
-        assert!(tokens.read(&two, &("tenants", "active"), &token).is_err());
-        assert!(tokens.read(&one, &("tenants", "failed"), &token).is_err());
+        let (one, two, row) = (OrganizationId::new(), OrganizationId::new(), Uuid::now_v7());
+        let token = tokens.token(one, &("tenants", "active"), row, Utc::now());
+        assert_eq!(tokens.read(one, &("tenants", "active"), &token).unwrap(), row);
+        assert!(tokens.read(two, &("tenants", "active"), &token).is_err());
+        assert!(tokens.read(one, &("tenants", "failed"), &token).is_err());
         assert!(
             PageTokens { key: [8; 32] }
-                .read(&one, &("tenants", "active"), &token)
+                .read(one, &("tenants", "active"), &token)
                 .is_err()
         );
     }
@@ -144,16 +147,16 @@ mod tests {
     #[test]
     fn a_token_ends_after_a_day() {
         let tokens = PageTokens { key: [7; 32] };
-        let one = identity();
+        let one = OrganizationId::new();
         let old = Utc::now() - chrono::Duration::hours(25);
-        let token = tokens.token(&one, &"tenants", Uuid::now_v7(), old);
-        assert!(tokens.read(&one, &"tenants", &token).is_err());
+        let token = tokens.token(one, &"tenants", Uuid::now_v7(), old);
+        assert!(tokens.read(one, &"tenants", &token).is_err());
     }
 
     proptest! {
         #[test]
         fn no_text_makes_the_reader_panic(text in ".{0,80}") {
-            let refused = PageTokens { key: [7; 32] }.read(&identity(), &"tenants", &text).is_err();
+            let refused = PageTokens { key: [7; 32] }.read(OrganizationId::new(), &"tenants", &text).is_err();
             prop_assert!(refused);
         }
     }

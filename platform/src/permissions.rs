@@ -54,6 +54,8 @@ permissions! {
     ReadTenants = "tenants.read": Viewer;
     /// Create tenants.
     CreateTenants = "tenants.create": Admin;
+    /// Change what is written down about tenants: names, labels, protection.
+    UpdateTenants = "tenants.update": Admin;
     /// Delete tenants for good.
     DeleteTenants = "tenants.delete": Owner;
     /// Set the password of a tenant's Odoo administrator.

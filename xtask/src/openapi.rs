@@ -11,9 +11,10 @@ use crate::{exec, files, screen};
 const DEADLINE: Duration = Duration::from_secs(3600);
 
 /// What the api prints, and where it is kept.
-const DOCUMENTS: [(&str, &str); 3] = [
+const DOCUMENTS: [(&str, &str); 4] = [
     ("openapi", "openapi/openapi.json"),
     ("errors", "docs/errors.md"),
+    ("permissions", "docs/permissions.md"),
     ("settings", "docs/configuration.md"),
 ];
 

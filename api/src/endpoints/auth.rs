@@ -118,7 +118,11 @@ struct SignedIn(Tokens);
 impl Describe for SignedIn {
     fn describe(sketch: &mut Sketch) {
         Tokens::describe(sketch);
-        sketch.errors(&[ErrorCode::WrongPassword, ErrorCode::OrganizationRequired]);
+        sketch.errors(&[
+            ErrorCode::WrongPassword,
+            ErrorCode::OrganizationRequired,
+            ErrorCode::TooManySignIns,
+        ]);
     }
 }
 
@@ -158,6 +162,7 @@ async fn token(public: Public, body: Body<TokenRequest>) -> Result<SignedIn, Api
         email,
         password,
         organization: organization_id,
+        address: public.address(),
     };
     Ok(SignedIn(Tokens(public.platform().sign_in(sign_in).await?.into())))
 }

@@ -1,22 +1,28 @@
-//! Operations: reading, waiting, listing, cancelling.
+//! Operations: reading, waiting, watching, listing, cancelling.
 
 use std::time::Duration;
 
 use actix_web::http::Method;
 use chrono::{DateTime, Utc};
+use futures::stream;
 use platform::{
     error::Violation,
     id::{OperationId, OrganizationId},
-    operations::{OperationFilter, OperationRow, OperationStatus, Target},
+    operations::{OperationFilter, OperationRow, OperationStatus, StepRow, StepStatus, Target},
     paging::{DEFAULT_LIMIT, MAX_LIMIT},
     permissions::{CancelOperations, ReadOperations},
 };
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{
     problem::{ApiError, ErrorCode},
-    route::{Accepted, Authz, Describe, Endpoint, HasOperation, Id, Query, Reply, Sketch, endpoint},
+    route::{
+        Accepted, Authz, Describe, Endpoint, Event, Events, HasOperation, Id, IdempotencyKey, LastEventId,
+        NoBody, Once, Query, Reads, Reply, Resource, Sketch, Versioned, endpoint,
+    },
+    state::State,
 };
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
@@ -33,6 +39,14 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
                  seconds.",
             )
             .to(get),
+        endpoint(Method::GET, "/v1/operations/{id}/events", "watch_operation")
+            .tag("operations")
+            .about(
+                "Watch an operation",
+                "A stream of server-sent events, one `operation` for each change, the first at once; the last is the \
+                 operation as it ended, then the stream closes. `Last-Event-ID` goes on from there.",
+            )
+            .to(watch),
         endpoint(Method::POST, "/v1/operations/{id}/cancel", "cancel_operation")
             .tag("operations")
             .about(
@@ -74,6 +88,67 @@ pub(super) struct Operation {
     /// When it ended.
     #[schema(required)]
     finished_at: Option<DateTime<Utc>>,
+    /// What it has done, and does. Only where the operation is read alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    steps: Option<Vec<OperationStep>>,
+    /// Told as the `ETag`.
+    #[serde(skip)]
+    revision: i64,
+    /// Told as the `ETag` too, since not all see the same.
+    #[serde(skip)]
+    details: bool,
+}
+
+/// One step of an operation.
+#[derive(Serialize, ToSchema)]
+struct OperationStep {
+    /// Its name.
+    #[schema(example = "clone_database")]
+    name: String,
+    /// Where it is. New values may appear.
+    #[schema(example = "done", extensions(("x-extensible-enum" = json!(["running", "done", "failed", "undone"]))))]
+    status: &'static str,
+    /// How often it was tried.
+    #[schema(example = 1)]
+    attempt: i32,
+    /// When its last try began; null while it has not been written down.
+    #[schema(required)]
+    started_at: Option<DateTime<Utc>>,
+    /// When its last try ended.
+    #[schema(required)]
+    finished_at: Option<DateTime<Utc>>,
+    /// Why its last try failed.
+    #[schema(required)]
+    error: Option<OperationError>,
+}
+
+impl OperationStep {
+    fn new(row: StepRow, details: bool) -> Self {
+        Self {
+            name: row.name,
+            status: match row.status {
+                StepStatus::Done => "done",
+                StepStatus::Failed => "failed",
+                StepStatus::Undone => "undone",
+            },
+            attempt: row.attempt,
+            started_at: Some(row.started_at),
+            finished_at: Some(row.finished_at),
+            error: OperationError::new(row.error_code, row.error_message, row.error_detail, details),
+        }
+    }
+
+    /// The one that runs now; its row is written when it ends.
+    fn running(name: String) -> Self {
+        Self {
+            name,
+            status: "running",
+            attempt: 1,
+            started_at: None,
+            finished_at: None,
+            error: None,
+        }
+    }
 }
 
 /// How far an operation is.
@@ -112,19 +187,56 @@ struct OperationError {
     message: String,
 }
 
+impl OperationError {
+    fn new(
+        code: Option<String>,
+        message: Option<String>,
+        detail: Option<String>,
+        details: bool,
+    ) -> Option<Self> {
+        let message = message.unwrap_or_default();
+        Some(Self {
+            code: code?,
+            message: match detail.filter(|_| details) {
+                Some(detail) => format!("{message} ({detail})"),
+                None => message,
+            },
+        })
+    }
+}
+
+impl Versioned for Operation {
+    fn version(&self) -> String {
+        format!("v{}{}", self.revision, if self.details { "d" } else { "" })
+    }
+}
+
 impl Operation {
+    /// With its steps, for who reads it alone.
+    fn with_steps(row: OperationRow, steps: Vec<StepRow>, details: bool) -> Self {
+        let running = row
+            .step
+            .clone()
+            .filter(|_| row.status == OperationStatus::Running)
+            .filter(|running| steps.iter().all(|step| step.name != *running));
+        let mut operation = Self::new(row, details);
+        operation.steps = Some(
+            steps
+                .into_iter()
+                .map(|step| OperationStep::new(step, details))
+                .chain(running.map(OperationStep::running))
+                .collect(),
+        );
+        operation
+    }
+
     /// As its owner sees it; `details` are for the platform's operator.
     pub(super) fn new(row: OperationRow, details: bool) -> Self {
         let target = Target::of_row(&row);
-        let error = row.error_code.map(|code| {
-            let message = row.error_message.unwrap_or_default();
-            let message = match row.error_detail.filter(|_| details) {
-                Some(detail) => format!("{message} ({detail})"),
-                None => message,
-            };
-            OperationError { code, message }
-        });
         Self {
+            steps: None,
+            revision: row.revision,
+            details,
             id: row.id.into(),
             kind: row.kind,
             status: row.status.as_str(),
@@ -138,7 +250,7 @@ impl Operation {
                 r#type: row.target_type,
             },
             organization_id: row.scope.into(),
-            error,
+            error: OperationError::new(row.error_code, row.error_message, row.error_detail, details),
             attempt: row.attempt,
             created_at: row.created_at,
             started_at: row.started_at,
@@ -216,11 +328,11 @@ impl From<StatusFilter> for OperationStatus {
 }
 
 /// The operation whose cancellation has been accepted.
-struct Cancelling(Accepted<Operation>);
+struct Cancelling(Once<Operation>);
 
 impl Describe for Cancelling {
     fn describe(sketch: &mut Sketch) {
-        Accepted::<Operation>::describe(sketch);
+        Once::<Operation>::describe(sketch);
         sketch.errors(&[ErrorCode::OperationFinished, ErrorCode::NotCancellable]);
     }
 }
@@ -247,25 +359,86 @@ fn parameter(name: &str, detail: impl Into<String>) -> ApiError {
 }
 
 async fn get(
-    caller: Authz<ReadOperations>,
+    caller: Reads<ReadOperations>,
     id: Id<OperationId>,
     query: Query<GetOperation>,
-) -> Result<Reply<Operation>, ApiError> {
+) -> Result<Resource<Operation>, ApiError> {
     let operations = caller.operations();
-    let row = match query.0.wait {
+    let (identity, row) = match query.0.wait {
         None => operations.get(id.0).await?,
         Some(seconds @ 1..=60) => {
-            operations
-                .wait(&caller.state().watcher, id.0, Duration::from_secs(seconds))
-                .await?
+            let state = caller.state();
+            let deadline = Instant::now() + Duration::from_secs(seconds);
+            let settled = operations.settled(&state.watcher, id.0, deadline);
+            match state.ending.run_until_cancelled(settled).await {
+                Some(settled) => settled?,
+                // The process ends: the answer is how things are, and whoever wants to know more asks another one.
+                None => operations.get(id.0).await?,
+            }
         }
         Some(_) => return Err(parameter("wait", "must be 1 to 60")),
     };
-    Ok(Reply(Operation::new(row, operations.shows_details())))
+    let steps = operations.steps(&row).await?;
+    Ok(Resource(Operation::with_steps(
+        row,
+        steps,
+        identity.sees_details(),
+    )))
+}
+
+/// How long a stream waits for a change before it looks whether all is well.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+
+async fn watch(
+    caller: Reads<ReadOperations>,
+    id: Id<OperationId>,
+    last: LastEventId,
+) -> Result<Events, ApiError> {
+    // Read before the answer begins: what is not there, or not to be seen, is an error like any other.
+    let (_, first) = caller.operations().get(id.0).await?;
+    let over = first.status.is_terminal() && last.0 == Some(first.revision);
+    // A revision that has not been reached yet was never sent by us.
+    let since = last.0.filter(|seen| *seen <= first.revision).unwrap_or(0);
+    let position = (!over).then_some(since);
+    Ok(Events::new(stream::unfold(
+        (caller, position),
+        move |(caller, position)| async move {
+            let since = position?;
+            let (event, terminal, revision) = next_event(&caller, caller.state(), id.0, since).await?;
+            Some((event, (caller, (!terminal).then_some(revision))))
+        },
+    )))
+}
+
+/// Waits for the next change. `None` ends the stream: the operation is gone, the caller may not see it any more, the
+/// process ends.
+async fn next_event(
+    caller: &Reads<ReadOperations>,
+    state: &State,
+    id: OperationId,
+    since: i64,
+) -> Option<(Event, bool, i64)> {
+    let operations = caller.operations();
+    loop {
+        let deadline = Instant::now() + LOOK_EVERY;
+        let changed = operations.changed(&state.watcher, id, since, deadline);
+        let (identity, row) = match state.ending.run_until_cancelled(changed).await? {
+            Ok(None) => continue,
+            Ok(Some(changed)) => changed,
+            Err(error) => {
+                tracing::debug!(%error, "a stream of events ends");
+                return None;
+            }
+        };
+        let steps = operations.steps(&row).await.ok()?;
+        let (terminal, revision) = (row.status.is_terminal(), row.revision);
+        let operation = Operation::with_steps(row, steps, identity.sees_details());
+        return Some((Event::new("operation", revision, &operation), terminal, revision));
+    }
 }
 
 async fn list(
-    caller: Authz<ReadOperations>,
+    caller: Reads<ReadOperations>,
     query: Query<ListOperations>,
 ) -> Result<Reply<OperationPage>, ApiError> {
     let ListOperations {
@@ -301,26 +474,36 @@ async fn list(
         kind,
         target,
     };
-    let operations = caller.operations();
-    let page = operations
+    let (identity, page) = caller
+        .operations()
         .list(&filter, checked_limit(limit)?, page_token.as_deref())
         .await?;
-    let details = operations.shows_details();
     Ok(Reply(OperationPage {
         items: page
             .items
             .into_iter()
-            .map(|row| Operation::new(row, details))
+            .map(|row| Operation::new(row, identity.sees_details()))
             .collect(),
         next_page: page.next_page,
     }))
 }
 
-async fn cancel(caller: Authz<CancelOperations>, id: Id<OperationId>) -> Result<Cancelling, ApiError> {
-    let operations = caller.operations();
-    let row = operations.cancel(id.0).await?;
-    Ok(Cancelling(Accepted(Operation::new(
-        row,
-        operations.shows_details(),
-    ))))
+async fn cancel(
+    caller: Authz<CancelOperations>,
+    id: Id<OperationId>,
+    key: IdempotencyKey,
+    body: NoBody,
+) -> Result<Cancelling, ApiError> {
+    let once = key.with(body.as_body());
+    let effect = caller
+        .once(
+            once.as_ref(),
+            async |transaction| {
+                let row = caller.operations().cancel(transaction, id.0).await?;
+                Ok(Accepted(Operation::new(row, caller.identity().sees_details())))
+            },
+            Accepted::record,
+        )
+        .await?;
+    Ok(Cancelling(effect.into()))
 }

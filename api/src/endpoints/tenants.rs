@@ -6,9 +6,9 @@ use actix_web::http::Method;
 use chrono::{DateTime, Utc};
 use platform::{
     id::{OperationId, OrganizationId, TenantId},
-    permissions::{CreateTenants, DeleteTenants, ReadTenants, SetAdminPassword},
+    permissions::{CreateTenants, DeleteTenants, ReadTenants, SetAdminPassword, UpdateTenants},
     settings::Domains,
-    tenants::{self, AdminAccount, NewTenant, TenantFilter, TenantRow},
+    tenants::{self, AdminAccount, LabelChanges, NewTenant, TenantChanges, TenantFilter, TenantRow},
     values::{Isolation, TenantStatus},
 };
 use secrecy::{ExposeSecret as _, SecretString};
@@ -20,8 +20,8 @@ use super::operations::Operation;
 use crate::{
     problem::{ApiError, ErrorCode},
     route::{
-        Accepted, Authz, Body, Describe, Endpoint, HasOperation, Id, IdempotencyKey, MaybeBody, Once, Query,
-        Reply, Sketch, endpoint,
+        Accepted, Authz, Body, Describe, Endpoint, HasOperation, Id, IdempotencyKey, IfMatch, MaybeBody,
+        MergePatch, Once, Patch, Query, Reads, Reply, Resource, Sketch, Versioned, endpoint,
     },
 };
 
@@ -44,6 +44,14 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             .tag("tenants")
             .about("Read a tenant", "One tenant, as it is now.")
             .to(get),
+        endpoint(Method::PATCH, "/v1/tenants/{id}", "update_tenant")
+            .tag("tenants")
+            .about(
+                "Change a tenant",
+                "Changes what is written down about a tenant: its display name, labels and protection. Nothing of it \
+                 reaches its Odoo. A patch that changes nothing leaves the `ETag` as it is.",
+            )
+            .to(update),
         endpoint(Method::DELETE, "/v1/tenants/{id}", "delete_tenant")
             .tag("tenants")
             .about(
@@ -105,11 +113,21 @@ pub(super) struct Tenant {
     created_at: DateTime<Utc>,
     /// When it last changed.
     updated_at: DateTime<Utc>,
+    /// Told as the `ETag`.
+    #[serde(skip)]
+    revision: i64,
+}
+
+impl Versioned for Tenant {
+    fn version(&self) -> String {
+        format!("v{}", self.revision)
+    }
 }
 
 impl Tenant {
     pub(super) fn new(row: TenantRow, domains: &Domains) -> Self {
         Self {
+            revision: row.revision,
             labels: tenants::labels(&row),
             url: domains.tenant_url(&row.slug),
             id: row.id,
@@ -261,7 +279,71 @@ struct ListTenants {
     #[param(inline)]
     status: Option<TenantStatus>,
     /// Only the one with this slug.
+    #[param(example = "acme")]
     slug: Option<String>,
+    /// Only those of this organization.
+    organization_id: Option<OrganizationId>,
+}
+
+/// What shall change about a tenant.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct UpdateTenant {
+    /// Its display name. The company's name in Odoo stays.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, nullable = false, example = "Acme Corporation", min_length = 1, max_length = 128)]
+    name: Patch<String>,
+    /// Labels to set, or with null to remove. Null instead of the object removes all.
+    #[serde(default)]
+    #[schema(value_type = Option<BTreeMap<String, Option<String>>>, example = json!({"cost-centre": "4711"}))]
+    labels: Patch<BTreeMap<String, Option<String>>>,
+    /// Whether it is protected against deletion.
+    #[serde(default)]
+    #[schema(value_type = Option<bool>, nullable = false, example = true)]
+    protected: Patch<bool>,
+}
+
+impl UpdateTenant {
+    fn changes(self) -> Result<TenantChanges, ApiError> {
+        let Self {
+            name,
+            labels,
+            protected,
+        } = self;
+        let mut violations = Vec::new();
+        let changes = TenantChanges {
+            name: name.required("/name", &mut violations),
+            labels: match labels {
+                Patch::Keep => None,
+                Patch::Clear => Some(LabelChanges::Clear),
+                Patch::Set(changes) => Some(LabelChanges::Merge(changes)),
+            },
+            protected: protected.required("/protected", &mut violations),
+        };
+        if violations.is_empty() {
+            Ok(changes)
+        } else {
+            Err(ApiError::invalid(violations))
+        }
+    }
+}
+
+/// A tenant after a change, which another operation may have been in the way of.
+struct Updated(Resource<Tenant>);
+
+impl Describe for Updated {
+    fn describe(sketch: &mut Sketch) {
+        Resource::<Tenant>::describe(sketch);
+        sketch.errors(&[ErrorCode::TenantBusy]);
+    }
+}
+
+impl actix_web::Responder for Updated {
+    type Body = actix_web::body::BoxBody;
+
+    fn respond_to(self, request: &actix_web::HttpRequest) -> actix_web::HttpResponse {
+        self.0.respond_to(request)
+    }
 }
 
 /// Adds an endpoint's own conflicts to what its arguments say.
@@ -328,7 +410,7 @@ async fn create(
         labels,
         protected,
     };
-    let details = caller.operations().shows_details();
+    let details = caller.identity().sees_details();
     let effect = caller
         .once(
             once.as_ref(),
@@ -348,17 +430,23 @@ async fn create(
     Ok(CanBeCreated(effect.into()))
 }
 
-async fn list(caller: Authz<ReadTenants>, query: Query<ListTenants>) -> Result<Reply<TenantPage>, ApiError> {
+async fn list(caller: Reads<ReadTenants>, query: Query<ListTenants>) -> Result<Reply<TenantPage>, ApiError> {
     let ListTenants {
         limit,
         page_token,
         status,
         slug,
+        organization_id,
     } = query.0;
     let limit = super::operations::checked_limit(limit)?;
+    let filter = TenantFilter {
+        status,
+        slug,
+        organization: organization_id,
+    };
     let page = caller
         .tenants()
-        .list(&TenantFilter { status, slug }, limit, page_token.as_deref())
+        .list(&filter, limit, page_token.as_deref())
         .await?;
     let domains = caller.platform().domains();
     Ok(Reply(TenantPage {
@@ -371,19 +459,33 @@ async fn list(caller: Authz<ReadTenants>, query: Query<ListTenants>) -> Result<R
     }))
 }
 
-async fn get(caller: Authz<ReadTenants>, id: Id<TenantId>) -> Result<Reply<Tenant>, ApiError> {
+async fn get(caller: Reads<ReadTenants>, id: Id<TenantId>) -> Result<Resource<Tenant>, ApiError> {
     let row = caller.tenants().get(id.0).await?;
-    Ok(Reply(Tenant::new(row, caller.platform().domains())))
+    Ok(Resource(Tenant::new(row, caller.platform().domains())))
+}
+
+async fn update(
+    caller: Authz<UpdateTenants>,
+    id: Id<TenantId>,
+    precondition: IfMatch,
+    patch: MergePatch<UpdateTenant>,
+) -> Result<Updated, ApiError> {
+    let row = caller
+        .tenants()
+        .update(id.0, &precondition.0, &patch.0.changes()?)
+        .await?;
+    Ok(Updated(Resource(Tenant::new(row, caller.platform().domains()))))
 }
 
 async fn delete(
     caller: Authz<DeleteTenants>,
     id: Id<TenantId>,
+    precondition: IfMatch,
 ) -> Result<CanBeProtected<TenantAccepted>, ApiError> {
-    let accepted = caller.tenants().delete(id.0).await?;
+    let accepted = caller.tenants().delete(id.0, &precondition.0).await?;
     Ok(CanBeProtected(Accepted(TenantAccepted {
         tenant: Tenant::new(accepted.tenant, caller.platform().domains()),
-        operation: Operation::new(accepted.operation, caller.operations().shows_details()),
+        operation: Operation::new(accepted.operation, caller.identity().sees_details()),
     })))
 }
 
@@ -395,7 +497,7 @@ async fn set_admin_password(
 ) -> Result<CanBeBusy<TenantCreated>, ApiError> {
     let once = key.with(&body.0);
     let password = body.0.into_inner().password;
-    let details = caller.operations().shows_details();
+    let details = caller.identity().sees_details();
     let effect = caller
         .once(
             once.as_ref(),

@@ -63,6 +63,8 @@ codes! {
         "The `Allow` header lists the methods that the path has.";
     NotAcceptable = "not_acceptable", NOT_ACCEPTABLE, "The answer has no such form",
         "Answers are JSON; the `Accept` header excludes it.";
+    RequestTimeout = "request_timeout", REQUEST_TIMEOUT, "The request did not arrive in time",
+        "The body has to arrive within 30 seconds.";
     SlugTaken = "slug_taken", CONFLICT, "The slug is taken",
         "Another tenant has the slug, or is still being deleted. Choose another.";
     TenantBusy = "tenant_busy", CONFLICT, "Another operation is at work on the tenant",
@@ -77,20 +79,28 @@ codes! {
         "It is past the point from which it only goes forward. Wait for its end.";
     IdempotencyInFlight = "idempotency_in_flight", CONFLICT, "A request with this key is being carried out",
         "Try again after `Retry-After`: the answer will be that of the first request.";
+    PreconditionFailed = "precondition_failed", PRECONDITION_FAILED, "It has changed since you read it",
+        "`If-Match` names another version than the present one. Read it again, look at what changed, and send the new `ETag`.";
     BodyTooLarge = "body_too_large", PAYLOAD_TOO_LARGE, "The body is too large",
         "Bodies have at most 1 MiB.";
     UnsupportedMediaType = "unsupported_media_type", UNSUPPORTED_MEDIA_TYPE, "The body has the wrong media type",
-        "Send `Content-Type: application/json`.";
+        "Send `Content-Type: application/json`; for a PATCH, `application/merge-patch+json` is good too.";
     Invalid = "invalid_request", UNPROCESSABLE_ENTITY, "The request is invalid",
         "The request was understood, but some of its values are not usable. `errors` lists each with its place.";
     IdempotencyKeyReused = "idempotency_key_reused", UNPROCESSABLE_ENTITY, "The idempotency key belongs to another request",
         "The key was sent before with another method, path or body. Use a new key for a new request.";
     OrganizationRequired = "organization_required", UNPROCESSABLE_ENTITY, "Name an organization",
         "The account belongs to several organizations, which `organizations` lists. Send one as `organization_id`.";
+    RateLimited = "rate_limited", TOO_MANY_REQUESTS, "Too many requests",
+        "Wait for `Retry-After`. `RateLimit-Remaining` and `RateLimit-Reset` of every answer tell how many are left, and when all are back.";
+    TooManySignIns = "too_many_sign_ins", TOO_MANY_REQUESTS, "Too many sign-ins failed",
+        "Ten sign-ins for this account failed from this address within a minute. Wait for `Retry-After`.";
     Internal = "internal", INTERNAL_SERVER_ERROR, "Something went wrong on our side",
         "It has been logged under `request_id`.";
     Unavailable = "unavailable", SERVICE_UNAVAILABLE, "The platform can't answer now",
         "A part that is needed does not answer. Nothing was changed; try again after `Retry-After`.";
+    ShuttingDown = "shutting_down", SERVICE_UNAVAILABLE, "This process is ending",
+        "Nothing was changed; try again after `Retry-After`: another process will answer.";
     NoCapacity = "no_capacity", SERVICE_UNAVAILABLE, "There is no room for another tenant now",
         "Every pool is full or still being prepared. Nothing was changed; try again after `Retry-After`.";
 }

@@ -13,9 +13,12 @@ pub use codes::{ErrorCode, reference};
 use platform::{
     error::{Error, Place, Violation},
     id::{OperationId, OrganizationId},
+    limits::Standing,
 };
 use serde::Serialize;
 use utoipa::ToSchema;
+
+use crate::limits;
 
 /// Where the codes are explained.
 const TYPE_BASE: &str = "/docs/errors#";
@@ -93,6 +96,7 @@ struct Refusal {
     organizations: Vec<ProblemOrganization>,
     retry_after: Option<Duration>,
     allow: Option<String>,
+    rate_limit: Option<Standing>,
 }
 
 impl ApiError {
@@ -107,6 +111,7 @@ impl ApiError {
             organizations: Vec::new(),
             retry_after: None,
             allow: None,
+            rate_limit: None,
         }))
     }
 
@@ -121,6 +126,13 @@ impl ApiError {
     #[must_use]
     pub fn retry_after(mut self, wait: Duration) -> Self {
         self.0.retry_after = Some(wait);
+        self
+    }
+
+    /// The same, with the numbers of a rate limit.
+    #[must_use]
+    pub fn rate_limit(mut self, standing: Standing) -> Self {
+        self.0.rate_limit = Some(standing);
         self
     }
 
@@ -200,6 +212,7 @@ impl ApiError {
             StatusCode::PAYLOAD_TOO_LARGE => ErrorCode::BodyTooLarge,
             StatusCode::UNSUPPORTED_MEDIA_TYPE => ErrorCode::UnsupportedMediaType,
             StatusCode::NOT_ACCEPTABLE => ErrorCode::NotAcceptable,
+            StatusCode::REQUEST_TIMEOUT => ErrorCode::RequestTimeout,
             StatusCode::SERVICE_UNAVAILABLE => ErrorCode::Unavailable,
             status if status.is_client_error() => ErrorCode::MalformedRequest,
             _ => ErrorCode::Internal,
@@ -225,13 +238,16 @@ impl ResponseError for ApiError {
             response.insert_header((header::WWW_AUTHENTICATE, "Bearer"));
         }
         if let Some(wait) = self.0.retry_after {
-            response.insert_header((header::RETRY_AFTER, wait.as_secs().max(1)));
+            response.insert_header((header::RETRY_AFTER, limits::seconds(wait).max(1)));
         }
         if let Some(allow) = &self.0.allow {
             response.insert_header((header::ALLOW, allow.as_str()));
         }
         let body = serde_json::to_vec(&self.problem("unknown")).unwrap_or_default();
         let mut response = response.content_type("application/problem+json").body(body);
+        if let Some(standing) = self.0.rate_limit {
+            limits::tell(response.headers_mut(), standing);
+        }
         response.extensions_mut().insert(self.clone());
         response
     }
@@ -257,6 +273,10 @@ impl From<Error> for ApiError {
             Error::NotFound => Self::new(ErrorCode::NotFound),
             Error::Invalid(violations) => Self::invalid(violations),
             Error::InvalidPageToken => Self::new(ErrorCode::InvalidPageToken),
+            Error::PreconditionFailed => Self::new(ErrorCode::PreconditionFailed),
+            Error::TooManySignIns { retry_after } => {
+                Self::new(ErrorCode::TooManySignIns).retry_after(retry_after)
+            }
             Error::SlugTaken => Self::new(ErrorCode::SlugTaken),
             Error::TenantBusy(operation) => {
                 let mut error = Self::new(ErrorCode::TenantBusy).retry_after(Duration::from_secs(1));

@@ -9,7 +9,10 @@ use utoipa::{
     openapi::{ContentBuilder, HeaderBuilder, ObjectBuilder, Type, response::ResponseBuilder},
 };
 
-use super::sketch::{Describe, Sketch};
+use super::{
+    extract::entity_tags,
+    sketch::{Describe, Sketch},
+};
 
 /// What a handler answers when all is well.
 pub trait Answer: Describe {}
@@ -39,6 +42,68 @@ impl<T: Serialize> Responder for Reply<T> {
 
     fn respond_to(self, _: &HttpRequest) -> HttpResponse {
         HttpResponse::Ok().json(self.0)
+    }
+}
+
+/// A thing that has versions.
+pub trait Versioned {
+    /// What changes with every change, and with who looks where not all see the same.
+    fn version(&self) -> String;
+}
+
+/// The strong entity tag of a version.
+fn entity_tag(version: &str) -> String {
+    format!("\"{version}\"")
+}
+
+/// The revision that a tag of ours stands for. A weak one stands for none.
+pub(super) fn revision_of(tag: &str) -> Option<i64> {
+    tag.strip_prefix("\"v")?.strip_suffix('"')?.parse().ok()
+}
+
+/// 200 with one thing and its `ETag`, or 304 for who has this version already.
+#[derive(Debug)]
+pub struct Resource<T>(pub T);
+
+impl<T: ToSchema> Describe for Resource<T> {
+    fn describe(sketch: &mut Sketch) {
+        Reply::<T>::describe(sketch);
+        let etag = || {
+            HeaderBuilder::new()
+                .description(Some("The version, for `If-Match` and `If-None-Match`."))
+                .schema(Some(ObjectBuilder::new().schema_type(Type::String)))
+                .build()
+        };
+        if let Some(answer) = sketch.answers.get_mut(&200) {
+            answer.headers.insert("ETag".to_owned(), etag().into());
+        }
+        sketch.conditional = Some(
+            ResponseBuilder::new()
+                .description("It has not changed since the version that `If-None-Match` names.")
+                .header("ETag", etag())
+                .build(),
+        );
+    }
+}
+
+impl<T: Serialize + Versioned> Responder for Resource<T> {
+    type Body = BoxBody;
+
+    fn respond_to(self, request: &HttpRequest) -> HttpResponse {
+        let tag = entity_tag(&self.0.version());
+        let known = request.method().is_safe()
+            && entity_tags(request, &header::IF_NONE_MATCH)
+                .any(|known| known == "*" || known.strip_prefix("W/").unwrap_or(known) == tag);
+        if known {
+            return HttpResponse::NotModified()
+                .insert_header((header::ETAG, tag))
+                .finish();
+        }
+        HttpResponse::Ok()
+            .insert_header((header::ETAG, tag))
+            // Kept by whoever likes, asked about each time.
+            .insert_header((header::CACHE_CONTROL, "private, no-cache"))
+            .json(self.0)
     }
 }
 

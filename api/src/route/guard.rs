@@ -1,14 +1,15 @@
-//! What stands before every handler. [`Authz`] proves that the caller has a permission, now; [`Public`] says that
-//! nothing need be proved.
+//! What stands before every handler. [`Authz`] proves that the caller has a permission, now; [`Reads`] has it proved in
+//! the statement that reads; [`Public`] says that nothing need be proved.
 
-use std::{ops::Deref, sync::Arc};
+use std::{net::IpAddr, ops::Deref, sync::Arc};
 
-use actix_web::{FromRequest, HttpRequest, dev::Payload, http::header, web};
+use actix_web::{FromRequest, HttpRequest, dev::Payload, web};
 use futures::future::LocalBoxFuture;
-use platform::{Platform, caller::Caller, error::Error, permissions::Permission};
+use platform::{Platform, auth::Claims, caller::Caller, permissions::Permission, reader::Reader};
 
 use super::sketch::{Describe, Sketch};
 use crate::{
+    limits::{Credential, client_address},
     problem::{ApiError, ErrorCode},
     request_id::RequestId,
     state::State,
@@ -17,19 +18,10 @@ use crate::{
 /// The first argument of a handler.
 pub trait Guard: Describe {}
 
-/// A caller that has the permission `P`. Only it leads to the stores.
+/// A caller that has the permission `P`. Only it leads to the stores that change something.
 #[derive(Debug)]
 pub struct Authz<P> {
     caller: Caller<P>,
-    state: web::Data<State>,
-}
-
-impl<P> Authz<P> {
-    /// What the process shares: the watcher of operations, and the like.
-    #[must_use]
-    pub fn state(&self) -> &State {
-        &self.state
-    }
 }
 
 impl<P> Deref for Authz<P> {
@@ -44,14 +36,19 @@ impl<P: Permission> Guard for Authz<P> {}
 
 impl<P: Permission> Describe for Authz<P> {
     fn describe(sketch: &mut Sketch) {
-        sketch.permission = Some(P::ID);
-        sketch.errors(&[
-            ErrorCode::Unauthenticated,
-            ErrorCode::Forbidden,
-            ErrorCode::Unavailable,
-            ErrorCode::Internal,
-        ]);
+        describe_permission::<P>(sketch);
     }
+}
+
+fn describe_permission<P: Permission>(sketch: &mut Sketch) {
+    sketch.permission = Some(P::ID);
+    sketch.errors(&[
+        ErrorCode::Unauthenticated,
+        ErrorCode::Forbidden,
+        ErrorCode::RateLimited,
+        ErrorCode::Unavailable,
+        ErrorCode::Internal,
+    ]);
 }
 
 impl<P: Permission> FromRequest for Authz<P> {
@@ -60,30 +57,72 @@ impl<P: Permission> FromRequest for Authz<P> {
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         let state = state_of(request);
-        let bearer = bearer(request);
+        let claims = claims(request);
         let request_id = RequestId::of(request);
         Box::pin(async move {
-            let bearer = bearer.ok_or(Error::Unauthenticated)?;
             let caller = state
                 .platform
-                .authorize::<P>(&bearer, request_id.as_str())
+                .authorize::<P>(&*claims?, request_id.as_str())
                 .await?;
-            Ok(Self { caller, state })
+            Ok(Self { caller })
         })
     }
 }
 
-/// The one bearer token of a request. A second `Authorization` header makes it none.
-fn bearer(request: &HttpRequest) -> Option<String> {
-    let mut headers = request.headers().get_all(header::AUTHORIZATION);
-    let value = headers.next()?.to_str().ok()?;
-    if headers.next().is_some() {
-        return None;
+/// What the request's token says, if it is good.
+fn claims(request: &HttpRequest) -> Result<Arc<Claims>, ApiError> {
+    match Credential::of(request) {
+        Credential::Verified(claims) => Ok(claims),
+        Credential::Missing => Err(ApiError::new(ErrorCode::Unauthenticated)),
+        Credential::Refused(error) => Err(error),
     }
-    let (scheme, token) = value.split_once(' ')?;
-    let token = token.trim();
-    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() && token.len() <= 4096)
-        .then(|| token.to_owned())
+}
+
+/// A caller whose token is good and who only reads. Whether the session and the permission `P` still hold is asked with
+/// each read, in the same statement; a [`Reader`] has no other way to the database.
+#[derive(Debug)]
+pub struct Reads<P> {
+    reader: Reader<P>,
+    state: web::Data<State>,
+}
+
+impl<P> Reads<P> {
+    /// What the process shares.
+    #[must_use]
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+}
+
+impl<P> Deref for Reads<P> {
+    type Target = Reader<P>;
+
+    fn deref(&self) -> &Reader<P> {
+        &self.reader
+    }
+}
+
+impl<P: Permission> Guard for Reads<P> {}
+
+impl<P: Permission> Describe for Reads<P> {
+    fn describe(sketch: &mut Sketch) {
+        describe_permission::<P>(sketch);
+    }
+}
+
+impl<P: Permission> FromRequest for Reads<P> {
+    type Error = ApiError;
+    type Future = std::future::Ready<Result<Self, ApiError>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let state = state_of(request);
+        let reader = claims(request).map(|claims| {
+            let request_id = RequestId::of(request);
+            let reader = state.platform.reader(claims, request_id.as_str());
+            Self { reader, state }
+        });
+        std::future::ready(reader)
+    }
 }
 
 fn state_of(request: &HttpRequest) -> web::Data<State> {
@@ -97,6 +136,7 @@ fn state_of(request: &HttpRequest) -> web::Data<State> {
 #[derive(Debug)]
 pub struct Public {
     state: web::Data<State>,
+    address: IpAddr,
 }
 
 impl Public {
@@ -104,6 +144,12 @@ impl Public {
     #[must_use]
     pub fn platform(&self) -> &Arc<Platform> {
         &self.state.platform
+    }
+
+    /// Where the request comes from.
+    #[must_use]
+    pub fn address(&self) -> IpAddr {
+        self.address
     }
 
     /// What the process shares.
@@ -118,7 +164,7 @@ impl Guard for Public {}
 impl Describe for Public {
     fn describe(sketch: &mut Sketch) {
         sketch.permission = None;
-        sketch.errors(&[ErrorCode::Internal]);
+        sketch.errors(&[ErrorCode::RateLimited, ErrorCode::Internal]);
     }
 }
 
@@ -129,6 +175,7 @@ impl FromRequest for Public {
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         std::future::ready(Ok(Self {
             state: state_of(request),
+            address: client_address(request),
         }))
     }
 }

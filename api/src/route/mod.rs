@@ -3,6 +3,8 @@
 //! reason. Clippy forbids actix's own ways of adding a route elsewhere.
 
 mod answer;
+mod body;
+mod events;
 mod extract;
 mod guard;
 mod sketch;
@@ -11,9 +13,11 @@ use std::{collections::BTreeMap, panic::AssertUnwindSafe};
 
 use actix_web::{FromRequest, Handler as ActixHandler, Responder, Route, http::Method, web};
 pub(crate) use answer::respond_as_inner;
-pub use answer::{Accepted, Answer, HasOperation, Html, NoContent, Once, Raw, Reply};
-pub use extract::{Body, Id, IdempotencyKey, MaybeBody, Query};
-pub use guard::{Authz, Guard, Public};
+pub use answer::{Accepted, Answer, HasOperation, Html, NoContent, Once, Raw, Reply, Resource, Versioned};
+pub use body::{Body, MaybeBody, MergePatch, NoBody, Patch};
+pub use events::{Event, Events, LastEventId};
+pub use extract::{Id, IdempotencyKey, IfMatch, Query};
+pub use guard::{Authz, Guard, Public, Reads};
 pub use sketch::{Describe, Sketch};
 
 use futures::FutureExt as _;
@@ -159,6 +163,7 @@ guarded!();
 guarded!(A1);
 guarded!(A1 A2);
 guarded!(A1 A2 A3);
+guarded!(A1 A2 A3 A4);
 
 /// Every endpoint of the API.
 #[derive(Debug)]

@@ -26,6 +26,8 @@ pub struct Sketch {
     pub request_body: Option<RequestBody>,
     /// Its good answers, by status.
     pub answers: BTreeMap<u16, Response>,
+    /// Its answer to who has the present version already.
+    pub conditional: Option<Response>,
     /// The errors that it can answer.
     pub errors: BTreeSet<ErrorCode>,
     /// The schemas that it mentions, by name.

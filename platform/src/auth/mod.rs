@@ -2,8 +2,13 @@
 
 pub mod bootstrap;
 pub mod password;
+pub mod rotation;
 pub mod sessions;
+mod throttle;
 pub mod tokens;
 
+pub use rotation::Rotation;
 pub use sessions::{SignIn, TokenPair};
+pub(crate) use sessions::{Standing, standing_query};
+pub use throttle::SignInThrottle;
 pub use tokens::{Claims, TokenKeys};

@@ -1,6 +1,8 @@
 //! Sign-in, refresh and logout. A session is the root of every token that came of it: ending it ends them all, on
 //! every process, with the next request.
 
+use std::net::IpAddr;
+
 use chrono::{DateTime, Duration, Utc};
 use entity::{
     id::{OrganizationId, SessionId, UserId},
@@ -29,6 +31,8 @@ pub struct SignIn {
     pub password: SecretString,
     /// Which of the account's organizations.
     pub organization: Option<OrganizationId>,
+    /// Where the request comes from.
+    pub address: IpAddr,
 }
 
 /// The tokens that a sign-in or a refresh yields.
@@ -56,8 +60,9 @@ impl Platform {
     ///
     /// # Errors
     /// [`Error::WrongPassword`] for an unknown account too, in the same time; [`Error::OrganizationRequired`] when the
-    /// account has several and named none.
+    /// account has several and named none; [`Error::TooManySignIns`].
     pub async fn sign_in(&self, sign_in: SignIn) -> Result<TokenPair, Error> {
+        let attempt = self.throttle().attempt(&sign_in.email, sign_in.address).await?;
         let account = user::Entity::find()
             .filter(Expr::cust_with_values(
                 "lower(email) = $1",
@@ -70,6 +75,7 @@ impl Platform {
         let Some(account) = account.filter(|_| right) else {
             return Err(Error::WrongPassword);
         };
+        self.throttle().succeeded(attempt).await;
 
         let memberships: Vec<(membership::Model, Option<organization::Model>)> = {
             let rows = membership::Entity::find()
@@ -213,11 +219,7 @@ impl Platform {
             .database()
             .query_one_raw(Statement::from_sql_and_values(
                 sea_orm::DbBackend::Postgres,
-                "SELECT m.role, o.parent_id IS NULL AS root
-                   FROM sessions s
-                   JOIN memberships m ON m.user_id = s.user_id AND m.organization_id = s.organization_id
-                   JOIN organizations o ON o.id = s.organization_id
-                  WHERE s.id = $1 AND s.ended_at IS NULL AND s.expires_at > now()",
+                standing_query(1),
                 [session.into()],
             ))
             .await?;
@@ -246,6 +248,18 @@ impl Platform {
             refresh_token,
         })
     }
+}
+
+/// The query for the [`Standing`] of the session whose id is the parameter of this number: no row once the session has
+/// ended or its member was removed.
+pub(crate) fn standing_query(parameter: usize) -> String {
+    format!(
+        "SELECT m.role, o.parent_id IS NULL AS root \
+           FROM sessions s \
+           JOIN memberships m ON m.user_id = s.user_id AND m.organization_id = s.organization_id \
+           JOIN organizations o ON o.id = s.organization_id \
+          WHERE s.id = ${parameter} AND s.ended_at IS NULL AND s.expires_at > now()"
+    )
 }
 
 /// A new refresh token and its hash. It has 256 random bits, so a plain hash keeps it.

@@ -1,7 +1,7 @@
 //! Access tokens: EdDSA JWTs of 15 minutes. A token says who signed in, to which organization and with which role at
 //! that time; whether that still holds is asked of the database on each request, so a token is never the last word.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use base64::Engine as _;
@@ -12,14 +12,20 @@ use entity::{
     values::Role,
 };
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use quick_cache::sync::Cache;
 use sea_orm::{ActiveValue::Set, ConnectionTrait, EntityTrait as _};
 use secrecy::{ExposeSecret as _, SecretSlice};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use crate::{error::Error, seal::MasterKey};
 
 /// How long an access token is good for.
 pub const ACCESS_TOKEN_SECONDS: i64 = 900;
+
+/// How long a new key is only announced before it signs: longer than anyone keeps the answer of
+/// `/.well-known/jwks.json`, which says five minutes.
+pub(super) const ANNOUNCEMENT: chrono::Duration = chrono::Duration::minutes(10);
 
 /// Who the tokens are for, and who makes them.
 const ISSUER: &str = "odoo-saas-platform";
@@ -66,23 +72,46 @@ pub struct Jwk {
     pub x: String,
 }
 
-/// The keys that sign and verify access tokens.
+/// A key that may sign.
+struct Signer {
+    kid: String,
+    key: EncodingKey,
+    created_at: DateTime<Utc>,
+    until: Option<DateTime<Utc>>,
+}
+
+/// Why a token is not good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// It names a key that this process doesn't know; another process may have made it.
+    UnknownKey,
+    /// It is not one of ours, or has ended.
+    Invalid,
+}
+
+/// Tokens that are remembered as verified.
+const REMEMBERED: usize = 20_000;
+
+/// The keys that sign and verify access tokens, and the tokens that they verified.
 pub struct TokenKeys {
-    signing: (String, EncodingKey),
+    /// Newest first.
+    signers: Vec<Signer>,
     verifying: HashMap<String, (DecodingKey, Jwk)>,
     validation: Validation,
+    /// By the token's hash. Checking a signature costs as much as all the rest of a small request.
+    verified: Cache<[u8; 32], Arc<Claims>>,
 }
 
 impl std::fmt::Debug for TokenKeys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("TokenKeys")
-            .field("signing", &self.signing.0)
+            .field("kids", &self.verifying.keys())
             .finish_non_exhaustive()
     }
 }
 
 impl TokenKeys {
-    /// Loads the keys from the database. The newest that may still sign is the one that signs.
+    /// Loads the keys from the database.
     ///
     /// # Errors
     /// The database doesn't answer, holds no key, or the master key doesn't open it.
@@ -94,15 +123,21 @@ impl TokenKeys {
         let mut rows = signing_key::Entity::find().all(database).await?;
         rows.retain(|row| row.verifies_until.is_none_or(|until| until > now));
         rows.sort_by_key(|row| std::cmp::Reverse(row.created_at));
-        let signer = rows
-            .iter()
-            .find(|row| row.signs_until.is_none_or(|until| until > now))
-            .ok_or_else(|| Error::internal("there is no key that signs access tokens"))?;
-        let private = master.open(&signer.kid, &signer.private_key_sealed)?;
-        let signing = (
-            signer.kid.clone(),
-            EncodingKey::from_ed_der(private.expose_secret()),
-        );
+        let mut signers = Vec::new();
+        for row in &rows {
+            if row.signs_until.is_none_or(|until| until > now) {
+                let private = master.open(&row.kid, &row.private_key_sealed)?;
+                signers.push(Signer {
+                    kid: row.kid.clone(),
+                    key: EncodingKey::from_ed_der(private.expose_secret()),
+                    created_at: row.created_at,
+                    until: row.signs_until,
+                });
+            }
+        }
+        if signers.is_empty() {
+            return Err(Error::internal("there is no key that signs access tokens"));
+        }
         let verifying = rows
             .into_iter()
             .map(|row| {
@@ -125,10 +160,35 @@ impl TokenKeys {
         validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
         validation.leeway = 0;
         Ok(Self {
-            signing,
+            signers,
             verifying,
             validation,
+            verified: Cache::new(REMEMBERED),
         })
+    }
+
+    /// Whether both hold the same keys.
+    pub(crate) fn same_keys(&self, other: &Self) -> bool {
+        let signers = |keys: &Self| -> Vec<_> {
+            keys.signers
+                .iter()
+                .map(|signer| (signer.kid.clone(), signer.until))
+                .collect()
+        };
+        signers(self) == signers(other)
+            && self.verifying.len() == other.verifying.len()
+            && self.verifying.keys().all(|kid| other.verifying.contains_key(kid))
+    }
+
+    /// The key that signs now: the newest that has been announced for long enough, so that whoever keeps our public
+    /// keys for a while knows it by its first token. The only key there is signs at once.
+    fn signer(&self, now: DateTime<Utc>) -> &Signer {
+        self.signers
+            .iter()
+            .filter(|signer| signer.until.is_none_or(|until| until > now))
+            .find(|signer| signer.created_at + ANNOUNCEMENT <= now)
+            .or_else(|| self.signers.last())
+            .expect("a ring without a key that signs is not loaded")
     }
 
     /// Signs a token.
@@ -155,26 +215,36 @@ impl TokenKeys {
             iat,
             jti: uuid::Uuid::new_v4().simple().to_string(),
         };
+        let signer = self.signer(now);
         let header = Header {
-            kid: Some(self.signing.0.clone()),
+            kid: Some(signer.kid.clone()),
             ..Header::new(Algorithm::EdDSA)
         };
-        jsonwebtoken::encode(&header, &claims, &self.signing.1).map_err(Error::internal)
+        jsonwebtoken::encode(&header, &claims, &signer.key).map_err(Error::internal)
     }
 
     /// Checks a token's signature, algorithm, issuer, audience and time.
     ///
     /// # Errors
-    /// [`Error::Unauthenticated`]: it is not one of ours, or has ended.
-    pub fn verify(&self, token: &str) -> Result<Claims, Error> {
-        let header = jsonwebtoken::decode_header(token).map_err(|_| Error::Unauthenticated)?;
-        let (key, _) = header
-            .kid
-            .and_then(|kid| self.verifying.get(&kid))
-            .ok_or(Error::Unauthenticated)?;
-        jsonwebtoken::decode::<Claims>(token, key, &self.validation)
-            .map(|token| token.claims)
-            .map_err(|_| Error::Unauthenticated)
+    /// [`Refusal`].
+    pub fn verify(&self, token: &str, now: DateTime<Utc>) -> Result<Arc<Claims>, Refusal> {
+        let hash: [u8; 32] = Sha256::digest(token.as_bytes()).into();
+        if let Some(claims) = self.verified.get(&hash) {
+            return if claims.exp > now.timestamp() {
+                Ok(claims)
+            } else {
+                self.verified.remove(&hash);
+                Err(Refusal::Invalid)
+            };
+        }
+        let header = jsonwebtoken::decode_header(token).map_err(|_| Refusal::Invalid)?;
+        let kid = header.kid.ok_or(Refusal::Invalid)?;
+        let (key, _) = self.verifying.get(&kid).ok_or(Refusal::UnknownKey)?;
+        let claims = jsonwebtoken::decode::<Claims>(token, key, &self.validation)
+            .map(|token| Arc::new(token.claims))
+            .map_err(|_| Refusal::Invalid)?;
+        self.verified.insert(hash, claims.clone());
+        Ok(claims)
     }
 
     /// The public keys, for those who check our tokens themselves.

@@ -1,17 +1,20 @@
 //! Operations as their owners see them: reading, listing, cancelling. The engine that carries them out is `jobs`.
 
 pub mod kinds;
-
-use std::time::Duration;
+mod read;
 
 use entity::id::{DatabaseServerId, Id as _, OperationId, OrganizationId, PoolId, TemplateId, TenantId};
-pub use jobs::entity::operation::{Model as OperationRow, OperationStatus};
-use jobs::{Watcher, entity::operation};
-use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _};
+use jobs::entity::operation;
+pub use jobs::entity::{
+    job_step::{Model as StepRow, StepStatus},
+    operation::{Model as OperationRow, OperationStatus},
+};
+pub use read::OperationReader;
+use sea_orm::{ColumnTrait as _, DatabaseTransaction, EntityTrait as _, QueryFilter as _};
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::{Platform, caller::Identity, error::Error, paging::Page};
+use crate::{caller::Identity, error::Error};
 
 /// What an operation works on, as the `target_type` column names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,112 +102,34 @@ pub struct OperationFilter {
     pub target: Option<Uuid>,
 }
 
-/// The operations that a caller can see: those of its organization and the ones below, as the tree was when they began.
+/// The operations that a caller can change: those of its organization and the ones below, as the tree was when they
+/// began.
 #[derive(Debug)]
 pub struct Operations<'c> {
-    platform: &'c Platform,
     identity: &'c Identity,
 }
 
 impl<'c> Operations<'c> {
-    pub(crate) fn new(platform: &'c Platform, identity: &'c Identity) -> Self {
-        Self { platform, identity }
+    pub(crate) fn new(identity: &'c Identity) -> Self {
+        Self { identity }
     }
 
-    fn visible(&self) -> sea_orm::Select<operation::Entity> {
-        operation::Entity::find().filter(self.identity.sees("operations.scope"))
-    }
-
-    /// One operation.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`].
-    pub async fn get(&self, id: OperationId) -> Result<OperationRow, Error> {
-        self.visible()
-            .filter(operation::Column::Id.eq(id.0))
-            .one(self.platform.database())
-            .await?
-            .ok_or(Error::NotFound)
-    }
-
-    /// Waits until an operation has ended or `wait` has passed, and answers how it is then. Holds no database
-    /// connection while it waits.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`].
-    pub async fn wait(
-        &self,
-        watcher: &Watcher,
-        id: OperationId,
-        wait: Duration,
-    ) -> Result<OperationRow, Error> {
-        let deadline = tokio::time::Instant::now() + wait;
-        loop {
-            let row = self.get(id).await?;
-            if row.status.is_terminal() || tokio::time::Instant::now() >= deadline {
-                return Ok(row);
-            }
-            watcher.changed(id.0, row.revision, deadline).await?;
-        }
-    }
-
-    /// A page, newest first.
-    ///
-    /// # Errors
-    /// [`Error::InvalidPageToken`].
-    pub async fn list(
-        &self,
-        filter: &OperationFilter,
-        limit: u32,
-        page_token: Option<&str>,
-    ) -> Result<Page<OperationRow>, Error> {
-        let list = ("operations", filter);
-        let mut query = self.visible();
-        if let Some(ids) = &filter.ids {
-            query = query.filter(operation::Column::Id.is_in(ids.iter().map(|id| id.0)));
-        }
-        if let Some(status) = filter.status {
-            query = query.filter(operation::Column::Status.eq(status));
-        }
-        if let Some(kind) = &filter.kind {
-            query = query.filter(operation::Column::Kind.eq(kind.as_str()));
-        }
-        if let Some(target) = filter.target {
-            query = query.filter(operation::Column::TargetId.eq(target));
-        }
-        if let Some(token) = page_token {
-            let after = self.platform.page_tokens().read(self.identity, &list, token)?;
-            query = query.filter(operation::Column::Id.lt(after));
-        }
-        let rows = query
-            .order_by_desc(operation::Column::Id)
-            .limit(u64::from(limit) + 1)
-            .all(self.platform.database())
-            .await?;
-        Ok(self
-            .platform
-            .page_tokens()
-            .page(self.identity, &list, limit, rows, |row| row.id))
-    }
-
-    /// Whether the caller may see an operation's internal details.
-    #[must_use]
-    pub fn shows_details(&self) -> bool {
-        self.identity.root && self.identity.role >= entity::values::Role::Admin
-    }
-
-    /// Asks an operation to end.
+    /// Asks an operation to end, within the caller's transaction.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::OperationFinished`] or [`Error::NotCancellable`].
-    pub async fn cancel(&self, id: OperationId) -> Result<OperationRow, Error> {
-        use sea_orm::TransactionTrait as _;
-
-        let before = self.get(id).await?;
-        let transaction = self.platform.database().begin().await?;
-        let row = crate::tenants::lifecycle::cancel(&transaction, &before).await?;
-        transaction.commit().await?;
-        Ok(row)
+    pub async fn cancel(
+        &self,
+        transaction: &DatabaseTransaction,
+        id: OperationId,
+    ) -> Result<OperationRow, Error> {
+        let before = operation::Entity::find()
+            .filter(self.identity.sees("operations.scope"))
+            .filter(operation::Column::Id.eq(id.0))
+            .one(transaction)
+            .await?
+            .ok_or(Error::NotFound)?;
+        crate::tenants::lifecycle::cancel(transaction, &before).await
     }
 }
 

@@ -1,6 +1,9 @@
 //! What each process wants to know.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
 use secrecy::SecretString;
 use telemetry::LogFormat;
@@ -241,6 +244,14 @@ pub struct ApiSettings {
     pub bootstrap_password_out: PathBuf,
     /// How many tenants a shared pool may hold.
     pub pool_capacity: i32,
+    /// Requests a second that a credential, or an address without one, may make for long.
+    pub rate_limit: u32,
+    /// Requests that it may make at once.
+    pub rate_burst: u32,
+    /// Proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpAddr>,
+    /// Days after which a new key signs access tokens.
+    pub signing_key_days: u16,
 }
 
 impl ApiSettings {
@@ -301,8 +312,48 @@ impl ApiSettings {
             )
             .default("200")
             .parse(|text| text.parse().ok().filter(|count| (1..=1000).contains(count)));
+        let rate_limit = reader
+            .setting(
+                "RATE_LIMIT",
+                "requests a second, 1 to 1000000",
+                "How many requests a second one credential may make for long, or one address without a credential.",
+            )
+            .default("50")
+            .parse(|text| text.parse().ok().filter(|rate| (1..=1_000_000).contains(rate)));
+        let rate_burst = reader
+            .setting(
+                "RATE_BURST",
+                "a number of requests, 1 to 1000000",
+                "How many it may make at once.",
+            )
+            .default("200")
+            .parse(|text| text.parse().ok().filter(|burst| (1..=1_000_000).contains(burst)));
+        let trusted_proxies = reader
+            .setting(
+                "TRUSTED_PROXIES",
+                "addresses with commas between them",
+                "Proxies whose X-Forwarded-For tells where a request comes from.",
+            )
+            .default("127.0.0.1,::1")
+            .parse(|text| {
+                text.split(',')
+                    .map(str::trim)
+                    .filter(|address| !address.is_empty())
+                    .map(|address| address.parse().ok())
+                    .collect::<Option<Vec<IpAddr>>>()
+            });
+        let signing_key_days = reader
+            .setting(
+                "SIGNING_KEY_DAYS",
+                "a number of days, 1 to 3650",
+                "After how many days a new key signs access tokens. Nobody is logged out.",
+            )
+            .default("30")
+            .parse(|text| text.parse().ok().filter(|days| (1..=3650).contains(days)));
         let (listen, bootstrap_email, bootstrap_password) = (listen?, email?, password?);
         let (bootstrap_password_out, pool_capacity) = (password_out?, pool_capacity?);
+        let (rate_limit, rate_burst) = (rate_limit?, rate_burst?);
+        let (trusted_proxies, signing_key_days) = (trusted_proxies?, signing_key_days?);
         Some(move |shared| Self {
             shared,
             listen,
@@ -310,6 +361,10 @@ impl ApiSettings {
             bootstrap_password,
             bootstrap_password_out,
             pool_capacity,
+            rate_limit,
+            rate_burst,
+            trusted_proxies,
+            signing_key_days,
         })
     }
 }

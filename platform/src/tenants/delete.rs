@@ -15,16 +15,18 @@ use crate::{
         OperationRow, OperationStatus,
         kinds::{DeleteTenant, tenant_key},
     },
+    precondition::Precondition,
 };
 
 impl Tenants<'_> {
     /// Deletes a tenant.
     ///
     /// # Errors
-    /// [`Error::NotFound`] or [`Error::TenantProtected`].
-    pub async fn delete(&self, id: TenantId) -> Result<TenantOperation, Error> {
+    /// [`Error::NotFound`], [`Error::PreconditionFailed`] or [`Error::TenantProtected`].
+    pub async fn delete(&self, id: TenantId, precondition: &Precondition) -> Result<TenantOperation, Error> {
         let transaction = self.platform.database().begin().await?;
         let tenant = self.lock(&transaction, id).await?;
+        precondition.check(tenant.revision)?;
         if tenant.protected {
             return Err(Error::TenantProtected);
         }
@@ -69,7 +71,7 @@ impl Tenants<'_> {
     }
 }
 
-async fn unfinished_operations(
+pub(super) async fn unfinished_operations(
     transaction: &DatabaseTransaction,
     tenant: TenantId,
 ) -> Result<Vec<OperationRow>, Error> {

@@ -1,24 +1,29 @@
-//! Tenants: creating, reading, deleting them. What each status permits stands in [`lifecycle`].
+//! Tenants: creating, reading, changing, deleting them. What each status permits stands in [`lifecycle`].
 
 mod create;
 mod delete;
 pub mod lifecycle;
 mod password;
 mod placement;
+mod read;
+mod update;
 
 use std::collections::BTreeMap;
 
 pub use create::{AdminAccount, Created, DEFAULT_ODOO_VERSION, NewTenant};
 pub use entity::tenant::Model as TenantRow;
-use entity::{id::TenantId, tenant, values::TenantStatus};
-pub use password::{PasswordChange, Sealed as SealedPassword, chosen_password};
-use sea_orm::{
-    ColumnTrait as _, DatabaseTransaction, EntityTrait as _, QueryFilter as _, QueryOrder as _,
-    QuerySelect as _,
+use entity::{
+    id::{OrganizationId, TenantId},
+    tenant,
+    values::TenantStatus,
 };
+pub use password::{PasswordChange, Sealed as SealedPassword, chosen_password};
+pub use read::TenantReader;
+use sea_orm::{ColumnTrait as _, DatabaseTransaction, EntityTrait as _, QueryFilter as _, QuerySelect as _};
 use serde::Serialize;
+pub use update::{LabelChanges, TenantChanges};
 
-use crate::{Platform, caller::Identity, error::Error, operations::OperationRow, paging::Page};
+use crate::{Platform, caller::Identity, error::Error, operations::OperationRow};
 
 /// Which tenants a list shows.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -27,6 +32,8 @@ pub struct TenantFilter {
     pub status: Option<TenantStatus>,
     /// With this slug.
     pub slug: Option<String>,
+    /// Of this organization alone.
+    pub organization: Option<OrganizationId>,
 }
 
 /// A tenant and the operation that works on it.
@@ -38,7 +45,7 @@ pub struct TenantOperation {
     pub operation: OperationRow,
 }
 
-/// The tenants that a caller can see: those of its organization and of the ones below.
+/// The tenants that a caller can change: those of its organization and of the ones below.
 #[derive(Debug)]
 pub struct Tenants<'c> {
     platform: &'c Platform,
@@ -54,18 +61,6 @@ impl<'c> Tenants<'c> {
         tenant::Entity::find().filter(self.identity.sees("tenants.organization_id"))
     }
 
-    /// One tenant.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`].
-    pub async fn get(&self, id: TenantId) -> Result<TenantRow, Error> {
-        self.visible()
-            .filter(tenant::Column::Id.eq(id))
-            .one(self.platform.database())
-            .await?
-            .ok_or(Error::NotFound)
-    }
-
     /// One tenant, locked against other changes until the transaction ends.
     async fn lock(&self, transaction: &DatabaseTransaction, id: TenantId) -> Result<TenantRow, Error> {
         self.visible()
@@ -74,39 +69,6 @@ impl<'c> Tenants<'c> {
             .one(transaction)
             .await?
             .ok_or(Error::NotFound)
-    }
-
-    /// A page, newest first.
-    ///
-    /// # Errors
-    /// [`Error::InvalidPageToken`].
-    pub async fn list(
-        &self,
-        filter: &TenantFilter,
-        limit: u32,
-        page_token: Option<&str>,
-    ) -> Result<Page<TenantRow>, Error> {
-        let list = ("tenants", filter);
-        let mut query = self.visible();
-        if let Some(status) = filter.status {
-            query = query.filter(tenant::Column::Status.eq(status));
-        }
-        if let Some(slug) = &filter.slug {
-            query = query.filter(tenant::Column::Slug.eq(slug.as_str()));
-        }
-        if let Some(token) = page_token {
-            let after = self.platform.page_tokens().read(self.identity, &list, token)?;
-            query = query.filter(tenant::Column::Id.lt(after));
-        }
-        let rows = query
-            .order_by_desc(tenant::Column::Id)
-            .limit(u64::from(limit) + 1)
-            .all(self.platform.database())
-            .await?;
-        Ok(self
-            .platform
-            .page_tokens()
-            .page(self.identity, &list, limit, rows, |row| row.id.0))
     }
 }
 
