@@ -42,6 +42,12 @@ impl Api {
         Ok(api)
     }
 
+    /// The access token.
+    #[must_use]
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
     /// Sends a request.
     ///
     /// # Errors

@@ -10,6 +10,7 @@ pub mod browser;
 pub mod containers;
 pub mod http;
 pub mod place;
+pub mod process;
 pub mod rpc;
 pub mod services;
 pub mod socket;

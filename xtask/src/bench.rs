@@ -54,7 +54,7 @@ fn run(instance: &mut Instance, names: &[String]) -> Result<bool> {
         .find(|artifact| artifact.package == "tests" && artifact.name == "bench")
         .context("the crate tests has no program bench")?;
     instance.ports.move_taken();
-    let facts = up::bring_up(instance, Purpose::Test, Some(&compiled), Extent::Platform)?;
+    let facts = up::bring_up(instance, Purpose::Bench, Some(&compiled), Extent::Platform)?;
     let mut command = Command::new(&program.path);
     command.args(names).envs(test::variables(instance, &facts)?);
     command.current_dir(&instance.checkout).stdin(Stdio::null());

@@ -31,8 +31,10 @@ struct Need {
 pub(crate) enum Purpose {
     /// To run.
     Run,
-    /// To run the tests and benchmarks, which drive a browser.
+    /// To run the tests, which drive a browser.
     Test,
+    /// To run the benchmarks, which drive a browser and put load on the API.
+    Bench,
 }
 
 /// Installs what is missing.
@@ -170,8 +172,11 @@ fn missing(instance: &Instance, purpose: Purpose) -> Result<Vec<Need>> {
     if !Path::new("/etc/ssl/certs/ca-certificates.crt").exists() {
         need("ca-certificates", "checks the certificates of HTTPS servers");
     }
-    if purpose == Purpose::Test && chromium().is_none() {
+    if purpose != Purpose::Run && chromium().is_none() {
         need("chromium", "tests sign in to Odoo with a real browser");
+    }
+    if purpose == Purpose::Bench && exec::find("wrk").is_none() {
+        need("wrk", "puts load on the API");
     }
     Ok(needs)
 }

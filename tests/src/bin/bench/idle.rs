@@ -1,13 +1,9 @@
 //! What the processes cost when nothing happens, and how fast they start.
 
-use std::{
-    path::PathBuf,
-    process::{Command, Stdio},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use tests::place::Place;
+use tests::{place::Place, process::Copy};
 
 use crate::report::{Report, median};
 
@@ -33,7 +29,7 @@ pub async fn run(report: &mut Report) -> Result<()> {
         );
         let mut starts = Vec::new();
         for _ in 0..5 {
-            starts.push(start_of_a_copy(name, &pid).await?);
+            starts.push(start_of_a_copy(name).await?);
         }
         let seconds = median(&starts).as_secs_f64();
         report.promise(
@@ -58,57 +54,32 @@ fn resident_mib(pid: &str) -> Result<f64> {
 }
 
 /// Starts a second process with the same settings on other ports, and times it until it answers.
-async fn start_of_a_copy(name: &str, pid: &str) -> Result<Duration> {
-    let environment = std::fs::read(format!("/proc/{pid}/environ"))?;
-    let variables = environment.split(|byte| *byte == 0).filter_map(|entry| {
-        let (name, value) = std::str::from_utf8(entry).ok()?.split_once('=')?;
-        Some((name.to_owned(), value.to_owned()))
-    });
-    let program: PathBuf = std::fs::read_link(format!("/proc/{pid}/exe"))?;
-    let (ready, own) = match name {
-        "api" => (
-            format!("http://127.0.0.1:{}/readyz", PORTS.0),
-            vec![("LISTEN", PORTS.0), ("METRICS_LISTEN", PORTS.1)],
-        ),
-        _ => (
-            format!("http://127.0.0.1:{}/metrics", PORTS.1),
-            vec![("METRICS_LISTEN", PORTS.1)],
-        ),
+async fn start_of_a_copy(name: &str) -> Result<Duration> {
+    let mut copy = Copy::of(name)?.with("METRICS_LISTEN", &format!("127.0.0.1:{}", PORTS.1));
+    let ready = if name == "api" {
+        copy = copy.with("LISTEN", &format!("127.0.0.1:{}", PORTS.0));
+        format!("http://127.0.0.1:{}/readyz", PORTS.0)
+    } else {
+        format!("http://127.0.0.1:{}/metrics", PORTS.1)
     };
-    let mut command = Command::new(program);
-    command
-        .env_clear()
-        .envs(variables)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    for (variable, port) in own {
-        command.env(variable, format!("127.0.0.1:{port}"));
-    }
     let client = reqwest::Client::builder()
         .no_proxy()
         .timeout(Duration::from_secs(1))
         .build()?;
     let begun = Instant::now();
-    let mut child = command.spawn()?;
-    let took = loop {
+    let _running = copy.start()?;
+    loop {
         if client
             .get(&ready)
             .send()
             .await
             .is_ok_and(|answer| answer.status().is_success())
         {
-            break Ok(begun.elapsed());
+            return Ok(begun.elapsed());
         }
         if begun.elapsed() > Duration::from_secs(20) {
-            break Err(());
+            bail!("a second {name} does not get ready");
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
-    };
-    child.kill()?;
-    child.wait()?;
-    match took {
-        Ok(took) => Ok(took),
-        Err(()) => bail!("a second {name} does not get ready"),
     }
 }
