@@ -93,6 +93,11 @@ where
             .cloned()
             .expect("the application is built with its state");
         Box::pin(async move {
+            if state.ending.is_cancelled() {
+                return Err(ApiError::new(ErrorCode::ShuttingDown)
+                    .retry_after(Duration::from_secs(1))
+                    .into());
+            }
             let credential = match bearer(request.request()) {
                 None => Credential::Missing,
                 Some(bearer) => match state.platform.verify(&bearer).await {

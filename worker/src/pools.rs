@@ -13,6 +13,9 @@ use crate::world::{Pool, World};
 /// How often pools are looked at.
 const EVERY: Duration = Duration::from_secs(30);
 
+/// Age from which no request can still be using the file of a replaced route.
+const SETTLED: Duration = Duration::from_secs(60);
+
 /// Keeps them until told to end.
 pub async fn keep(world: &World, ending: CancellationToken) {
     let work = async {
@@ -43,6 +46,11 @@ async fn look(world: &World) {
     }
     if let Err(error) = world.open_edge().await {
         log_edge(&error);
+    }
+    match world.edge.sweep(SETTLED).await {
+        Ok(0) => {}
+        Ok(removed) => tracing::info!(removed, "removed files of routes that are no more"),
+        Err(error) => tracing::warn!(%error, "files of routes that are no more could not be removed"),
     }
 }
 

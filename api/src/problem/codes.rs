@@ -125,5 +125,27 @@ pub fn reference() -> String {
             code_text = code.code()
         );
     }
+    page += "\nThe edge, which stands before the API and before every tenant, answers some requests itself. Where it means the\n\
+             same as the API it says so with the same code; these are its own:\n\n\
+             | status | code | meaning |\n| --- | --- | --- |\n";
+    for (status, code, title, detail) in odoo::edge::own_answers() {
+        if ErrorCode::ALL.iter().all(|known| known.code() != code) {
+            page += &format!("| {status} | <a id=\"{code}\"></a>`{code}` | {title}. {detail} |\n");
+        }
+    }
     page
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_of_the_edge_has_the_status_that_it_has_here() {
+        for (status, code, ..) in odoo::edge::own_answers() {
+            if let Some(same) = ErrorCode::ALL.iter().find(|known| known.code() == code) {
+                assert_eq!(same.status().as_u16(), status, "{code}");
+            }
+        }
+    }
 }

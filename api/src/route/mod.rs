@@ -2,6 +2,7 @@
 //! enters it only with a handler whose first argument is a [`Guard`]: [`Authz`] with a permission, or [`Public`] with a
 //! reason. Clippy forbids actix's own ways of adding a route elsewhere.
 
+mod accept;
 mod answer;
 mod body;
 mod events;
@@ -9,9 +10,9 @@ mod extract;
 mod guard;
 mod sketch;
 
-use std::{collections::BTreeMap, panic::AssertUnwindSafe};
+use std::{collections::BTreeMap, panic::AssertUnwindSafe, sync::Arc};
 
-use actix_web::{FromRequest, Handler as ActixHandler, Responder, Route, http::Method, web};
+use actix_web::{FromRequest, Handler as ActixHandler, HttpRequest, Responder, Route, http::Method, web};
 pub(crate) use answer::respond_as_inner;
 pub use answer::{Accepted, Answer, HasOperation, Html, NoContent, Once, Raw, Reply, Resource, Versioned};
 pub use body::{Body, MaybeBody, MergePatch, NoBody, Patch};
@@ -102,8 +103,16 @@ impl EndpointBuilder {
         } = self;
         let mut sketch = Sketch::default();
         H::describe(&mut sketch);
+        let media_types: Arc<[String]> = sketch
+            .answers
+            .values()
+            .flat_map(|answer| answer.content.keys().cloned())
+            .collect();
+        if !media_types.is_empty() {
+            sketch.errors(&[ErrorCode::NotAcceptable]);
+        }
         let of_route = method.clone();
-        let route = Box::new(move || handler.clone().route(of_route.clone()));
+        let route = Box::new(move || handler.clone().route(of_route.clone(), media_types.clone()));
         Endpoint {
             method,
             path,
@@ -122,8 +131,8 @@ impl EndpointBuilder {
 pub trait Guarded<Args>: Clone + 'static {
     /// Adds what the function's signature says to a sketch.
     fn describe(sketch: &mut Sketch);
-    /// Makes the route.
-    fn route(self, method: Method) -> Route;
+    /// Makes the route, which answers in one of these media types.
+    fn route(self, method: Method, media_types: Arc<[String]>) -> Route;
 }
 
 macro_rules! guarded {
@@ -144,11 +153,12 @@ macro_rules! guarded {
 
             #[allow(clippy::disallowed_methods, reason = "the one place where routes are made")]
             #[allow(non_snake_case, reason = "an argument is named as its type")]
-            fn route(self, method: Method) -> Route {
-                web::method(method).to(move |guard: G, $($argument: $argument),*| {
-                    let answer = AssertUnwindSafe(self(guard, $($argument),*)).catch_unwind();
+            fn route(self, method: Method, media_types: Arc<[String]>) -> Route {
+                web::method(method).to(move |guard: G, request: HttpRequest, $($argument: $argument),*| {
+                    let answer = accept::check(&request, &media_types)
+                        .map(|()| AssertUnwindSafe(self(guard, $($argument),*)).catch_unwind());
                     async move {
-                        answer.await.unwrap_or_else(|_| {
+                        answer?.await.unwrap_or_else(|_| {
                             tracing::error!("a handler panicked");
                             Err(ApiError::new(ErrorCode::Internal))
                         })

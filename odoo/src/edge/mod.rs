@@ -41,6 +41,7 @@ use url::Url;
 pub use config::{EdgeConfig, EdgeConfigError, PublicScheme};
 pub use error::EdgeError;
 pub use hostname::{Hostname, HostnameError};
+pub use notices::own_answers;
 pub use pools::{Generation, PoolEdge};
 pub use routes::{Route, RouteState, Routes};
 

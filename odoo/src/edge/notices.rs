@@ -91,7 +91,7 @@ pub(super) const NOTICES: &[Notice] = &[
     ),
     notice(
         429,
-        "too_many_requests",
+        "rate_limited",
         "Too many requests",
         "Too many requests are being answered at the moment.",
     ),
@@ -138,6 +138,13 @@ pub(super) const NOTICES: &[Notice] = &[
         "This version of HTTP is not supported.",
     ),
 ];
+
+/// Status, code, title and detail of each answer of the edge's own, for the reference of errors.
+pub fn own_answers() -> impl Iterator<Item = (u16, &'static str, &'static str, &'static str)> {
+    NOTICES
+        .iter()
+        .map(|notice| (notice.status, notice.code, notice.title, notice.detail))
+}
 
 /// Statuses that are answered the same way whoever asks; 404 differs by server.
 pub(super) fn statuses() -> String {

@@ -28,8 +28,8 @@ impl Crowd {
             &mut database,
             &format!(
                 "INSERT INTO organization_ancestors (organization_id, ancestor_id)
-                 SELECT '{organization}', '{organization}' UNION
-                 SELECT '{organization}', id FROM organizations WHERE parent_id IS NULL"
+                 SELECT '{organization}'::uuid, '{organization}'::uuid UNION
+                 SELECT '{organization}'::uuid, id FROM organizations WHERE parent_id IS NULL"
             ),
         )
         .await?;
