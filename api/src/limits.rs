@@ -5,7 +5,7 @@ use std::{net::IpAddr, rc::Rc, sync::Arc, time::Duration};
 
 use actix_web::{
     Error, HttpMessage as _, HttpRequest,
-    body::MessageBody,
+    body::{BoxBody, EitherBody, MessageBody},
     dev::{Service, ServiceRequest, ServiceResponse, Transform},
     http::header::{self, HeaderMap, HeaderName, HeaderValue},
     web,
@@ -56,7 +56,7 @@ where
     S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error> + 'static,
     B: MessageBody + 'static,
 {
-    type Response = ServiceResponse<B>;
+    type Response = ServiceResponse<EitherBody<B, BoxBody>>;
     type Error = Error;
     type Transform = Middleware<S>;
     type InitError = ();
@@ -80,7 +80,7 @@ where
     S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error> + 'static,
     B: MessageBody + 'static,
 {
-    type Response = ServiceResponse<B>;
+    type Response = ServiceResponse<EitherBody<B, BoxBody>>;
     type Error = Error;
     type Future = LocalBoxFuture<'static, Result<Self::Response, Error>>;
 
@@ -111,10 +111,11 @@ where
             };
             let standing = state.limiter.take(subject).await;
             if !standing.granted {
-                return Err(refusal(standing).into());
+                // An answer and no error: what stands around this gives it its request id, counts and logs it.
+                return Ok(request.error_response(refusal(standing)).map_into_right_body());
             }
             request.extensions_mut().insert(credential);
-            let mut response = service.call(request).await?;
+            let mut response = service.call(request).await?.map_into_left_body();
             tell(response.headers_mut(), standing);
             Ok(response)
         })

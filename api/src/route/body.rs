@@ -17,7 +17,7 @@ use utoipa::{
 };
 
 use super::{
-    extract::{explain, quoted},
+    extract::{NUL, explain, quoted},
     sketch::{Describe, Sketch},
 };
 use crate::problem::{ApiError, ErrorCode};
@@ -331,6 +331,9 @@ fn parse_body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
                 code => ApiError::new(code).detail(format!("The body is not JSON: {error}.")),
             }
         })?;
+    if let Some(pointer) = place_of_nul(&strict.0) {
+        return Err(ApiError::invalid(vec![Violation::at(pointer, NUL.0, NUL.1)]));
+    }
     serde_path_to_error::deserialize(strict.0).map_err(|error| {
         let mut pointer = pointer_of(error.path());
         let (code, detail) = explain(error.inner());
@@ -343,6 +346,26 @@ fn parse_body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
         }
         ApiError::invalid(vec![Violation::at(pointer, code, detail)])
     })
+}
+
+/// Where a text has the character that no text in Postgres can have.
+fn place_of_nul(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => text.contains('\0').then(String::new),
+        Value::Array(items) => items
+            .iter()
+            .enumerate()
+            .find_map(|(index, item)| Some(format!("/{index}{}", place_of_nul(item)?))),
+        Value::Object(fields) => fields.iter().find_map(|(key, value)| {
+            let inner = if key.contains('\0') {
+                String::new()
+            } else {
+                place_of_nul(value)?
+            };
+            Some(segment(key) + &inner)
+        }),
+        Value::Null | Value::Bool(_) | Value::Number(_) => None,
+    }
 }
 
 fn pointer_of(path: &serde_path_to_error::Path) -> String {
@@ -476,6 +499,10 @@ mod tests {
             (422, "/admin/email missing_field".into())
         );
         assert_eq!(refusal(r#"{"slug":3}"#), (422, "/slug invalid_type".into()));
+        assert_eq!(
+            refusal(r#"{"slug":"a","admin":{"email":"x\u0000"}}"#),
+            (422, "/admin/email invalid_text".into())
+        );
         assert_eq!(
             refusal(r#"{"slug":"a","slug":"b"}"#),
             (422, " duplicate_key".into())

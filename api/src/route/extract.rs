@@ -21,6 +21,9 @@ use super::{
 };
 use crate::problem::{ApiError, ErrorCode};
 
+/// Code and sentence for a text with the character that no text in Postgres can have.
+pub(super) const NUL: (&str, &str) = ("invalid_text", "must not contain the character U+0000");
+
 /// The id in a path `…/{id}`.
 #[derive(Debug, Clone, Copy)]
 pub struct Id<T>(pub T);
@@ -91,6 +94,11 @@ fn parse_query<T: DeserializeOwned>(text: &str) -> Result<T, ApiError> {
             twice,
             "duplicate_parameter",
             "is given twice",
+        )]));
+    }
+    if let Some((name, _)) = pairs.iter().find(|(_, value)| value.contains('\0')) {
+        return Err(ApiError::invalid(vec![Violation::of_parameter(
+            name, NUL.0, NUL.1,
         )]));
     }
     serde_path_to_error::deserialize(serde_urlencoded::Deserializer::new(form_pairs(text))).map_err(|error| {
@@ -279,5 +287,6 @@ mod tests {
         assert_eq!(refusal("colour=1"), "colour unknown_parameter");
         assert_eq!(refusal("limit=x"), "limit invalid_value");
         assert_eq!(refusal("limit=1&limit=2"), "limit duplicate_parameter");
+        assert_eq!(refusal("limit=%00"), "limit invalid_text");
     }
 }
