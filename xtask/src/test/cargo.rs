@@ -59,9 +59,14 @@ pub(super) fn run_programs(
         let title = format!("{}: {}", program.package, program.name);
         screen::say(&format!("\n──── {title}"));
         let mut command = Command::new(&program.path);
+        // A name that the program itself has means all of it.
+        let whole = plan
+            .filters
+            .iter()
+            .any(|filter| program.name.contains(filter.as_str()));
         // As cargo runs them (https://doc.rust-lang.org/cargo/commands/cargo-test.html#working-directory-of-tests).
         command
-            .args(&plan.filters)
+            .args(plan.filters.iter().filter(|_| !whole))
             .current_dir(&program.folder)
             .env("CARGO_MANIFEST_DIR", &program.folder);
         command.env("CARGO_PKG_NAME", &program.package).envs(environment);
