@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use reqwest::{Client, Method};
+use reqwest::{Client, Method, RequestBuilder};
 use serde_json::{Value, json};
 
 use crate::http::{self, Answer};
@@ -21,6 +21,33 @@ pub struct Api {
     token: String,
 }
 
+/// What a sign-in or a refresh yields.
+#[derive(Clone, Debug)]
+pub struct Tokens {
+    /// The access token.
+    pub access: String,
+    /// The refresh token.
+    pub refresh: String,
+}
+
+impl Tokens {
+    /// Those of an answer.
+    ///
+    /// # Errors
+    /// It holds none.
+    pub fn of(answer: &Answer) -> Result<Self> {
+        let session = answer.expect(200)?;
+        let text = |field: &str| {
+            let value = session[field].as_str();
+            value.map(str::to_owned).with_context(|| format!("no {field}"))
+        };
+        Ok(Self {
+            access: text("access_token")?,
+            refresh: text("refresh_token")?,
+        })
+    }
+}
+
 impl Api {
     /// The platform's first owner.
     ///
@@ -28,18 +55,74 @@ impl Api {
     /// The sign-in was refused.
     pub async fn owner() -> Result<Self> {
         let access = &Place::get().access;
-        let mut api = Self {
+        let anyone = Self::anyone()?;
+        let tokens = anyone
+            .sign_in(&access.owner_email, &access.owner_password)
+            .await?;
+        Ok(anyone.with(&tokens.access))
+    }
+
+    /// Somebody without a credential, through the edge.
+    ///
+    /// # Errors
+    /// None that a test could mend.
+    pub fn anyone() -> Result<Self> {
+        Self::at(&Place::get().access.api_url)
+    }
+
+    /// Somebody without a credential, at an address of the API.
+    ///
+    /// # Errors
+    /// None that a test could mend.
+    pub fn at(base: &str) -> Result<Self> {
+        Ok(Self {
             client: http::client()?,
-            base: access.api_url.trim_end_matches('/').to_owned(),
+            base: base.trim_end_matches('/').to_owned(),
             token: String::new(),
-        };
-        let body = json!({ "email": access.owner_email, "password": access.owner_password });
-        let session = api.post("/v1/auth/token", &body, &[]).await?.expect(200)?;
-        api.token = session["access_token"]
-            .as_str()
-            .context("no access_token")?
-            .to_owned();
-        Ok(api)
+        })
+    }
+
+    /// The same with this access token.
+    #[must_use]
+    pub fn with(&self, token: &str) -> Self {
+        Self {
+            token: token.to_owned(),
+            ..self.clone()
+        }
+    }
+
+    /// The access token.
+    #[must_use]
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
+    /// Signs in.
+    ///
+    /// # Errors
+    /// It was refused.
+    pub async fn sign_in(&self, email: &str, password: &str) -> Result<Tokens> {
+        let body = json!({ "email": email, "password": password });
+        Tokens::of(&self.post("/v1/auth/token", &body, &[]).await?)
+    }
+
+    /// Trades a refresh token.
+    ///
+    /// # Errors
+    /// No answer came.
+    pub async fn refresh(&self, token: &str) -> Result<Answer> {
+        self.post("/v1/auth/refresh", &json!({ "refresh_token": token }), &[])
+            .await
+    }
+
+    /// A request that can be given more before it is sent.
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let request = self.client.request(method, format!("{}{path}", self.base));
+        if self.token.is_empty() {
+            request
+        } else {
+            request.bearer_auth(&self.token)
+        }
     }
 
     /// The access token.
@@ -59,10 +142,7 @@ impl Api {
         body: Option<&Value>,
         headers: &[(&str, &str)],
     ) -> Result<Answer> {
-        let mut request = self.client.request(method, format!("{}{path}", self.base));
-        if !self.token.is_empty() {
-            request = request.bearer_auth(&self.token);
-        }
+        let mut request = self.request(method, path);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -86,6 +166,14 @@ impl Api {
     /// No answer came.
     pub async fn post(&self, path: &str, body: &Value, headers: &[(&str, &str)]) -> Result<Answer> {
         self.send(Method::POST, path, Some(body), headers).await
+    }
+
+    /// PATCH.
+    ///
+    /// # Errors
+    /// No answer came.
+    pub async fn patch(&self, path: &str, body: &Value, headers: &[(&str, &str)]) -> Result<Answer> {
+        self.send(Method::PATCH, path, Some(body), headers).await
     }
 
     /// DELETE.

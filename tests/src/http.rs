@@ -55,11 +55,30 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// Sends a request.
+    /// Sends a request. Where the API says that there were too many, it waits for as long as it is told and sends it
+    /// again: a rate limit is no outcome of what a test asks.
     ///
     /// # Errors
     /// No answer came.
     pub async fn of(request: RequestBuilder) -> Result<Self> {
+        let mut next = Some(request);
+        loop {
+            let request = next.take().context("a request is sent")?;
+            next = request.try_clone();
+            let answer = Self::at_once(request).await?;
+            if next.is_none() || answer.status != 429 || answer.json()["code"] != "rate_limited" {
+                return Ok(answer);
+            }
+            let wait = answer.header("retry-after").parse().context("Retry-After")?;
+            tokio::time::sleep(Duration::from_secs(wait)).await;
+        }
+    }
+
+    /// Sends a request and takes what comes, also that there were too many.
+    ///
+    /// # Errors
+    /// No answer came.
+    pub async fn at_once(request: RequestBuilder) -> Result<Self> {
         let response = request.send().await?;
         Ok(Self {
             status: response.status().as_u16(),
@@ -111,9 +130,13 @@ impl Answer {
             "no problem details: {self:?}"
         );
         ensure!(body["status"] == status, "the body names another status: {body}");
-        for field in ["type", "title", "request_id"] {
+        for field in ["type", "title", "detail", "request_id"] {
             ensure!(body[field].is_string(), "no {field} in {body}");
         }
+        ensure!(
+            body["request_id"] == self.header("x-request-id"),
+            "the body names another request than the header: {self:?}"
+        );
         Ok(body["code"].as_str().context("no code")?.to_owned())
     }
 }

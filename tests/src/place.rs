@@ -26,6 +26,17 @@ pub struct Place {
     pub odoo_image: String,
     /// The worker's settings, from the manifest of services.
     pub worker: BTreeMap<String, String>,
+    /// How the API's process is started, from the manifest of services.
+    pub api: Program,
+}
+
+/// A service as it is started.
+#[derive(Debug, Clone)]
+pub struct Program {
+    /// Program and arguments.
+    pub argv: Vec<String>,
+    /// The whole environment.
+    pub environment: BTreeMap<String, String>,
 }
 
 /// `access.json`.
@@ -62,10 +73,16 @@ impl Place {
         let manifest =
             std::fs::read(state.join("run/manifest.json")).expect("the services' manifest can be read");
         let manifest: Manifest = serde_json::from_slice(&manifest).expect("the services' manifest is JSON");
-        let worker = manifest
-            .services
-            .into_iter()
-            .find(|service| service.name == "worker");
+        let service = |name: &str| {
+            let found = manifest.services.iter().find(|service| service.name == name);
+            let Service {
+                argv, environment, ..
+            } = found.unwrap_or_else(|| panic!("{name} is one of the services"));
+            Program {
+                argv: argv.clone(),
+                environment: environment.clone(),
+            }
+        };
         Self {
             access: serde_json::from_slice(&access).expect("access.json has its fields"),
             database_url: variable("TEST_DATABASE_URL"),
@@ -73,7 +90,8 @@ impl Place {
             tenant_socket: variable("TEST_TENANT_SOCKET_DIR").into(),
             docker_host: variable("TEST_DOCKER_HOST"),
             odoo_image: variable("TEST_ODOO_IMAGE"),
-            worker: worker.expect("the worker is one of the services").environment,
+            worker: service("worker").environment,
+            api: service("api"),
             state,
         }
     }
@@ -87,6 +105,26 @@ impl Place {
         self.worker
             .get(name)
             .unwrap_or_else(|| panic!("the worker has no setting {name}"))
+    }
+
+    /// The API's own address, past the edge, without a path.
+    #[must_use]
+    pub fn api_directly(&self) -> String {
+        format!("http://{}", self.api_listen())
+    }
+
+    /// Where the API's process listens.
+    #[must_use]
+    pub fn api_listen(&self) -> SocketAddr {
+        self.api.environment["LISTEN"]
+            .parse()
+            .expect("the API listens at an address")
+    }
+
+    /// The API's metrics.
+    #[must_use]
+    pub fn api_metrics(&self) -> String {
+        format!("http://{}/metrics", self.api.environment["METRICS_LISTEN"])
     }
 
     /// Where the edge listens; the names that it serves may resolve nowhere.
@@ -133,6 +171,7 @@ struct Manifest {
 #[derive(Deserialize)]
 struct Service {
     name: String,
+    argv: Vec<String>,
     environment: BTreeMap<String, String>,
 }
 

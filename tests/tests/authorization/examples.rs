@@ -1,0 +1,149 @@
+//! A valid request for every operation. A new operation is added here, or the matrix fails.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use serde_json::{Value, json};
+use sqlx::postgres::PgConnection;
+use tests::people::{Member, Organization};
+use tests::place::Place;
+use tests::rows::{OperationRow, TenantRow};
+use tests::tenant::{new_slug, request};
+use uuid::Uuid;
+
+/// What a request is about: fresh for each.
+#[derive(Debug)]
+pub struct Things {
+    pub tenant: TenantRow,
+    pub queued: OperationRow,
+    pub finished: OperationRow,
+    /// Somebody who can sign in, and has a session to refresh.
+    pub person: Member,
+    pub refresh_token: String,
+}
+
+impl Things {
+    /// Writes them.
+    pub async fn write(control: &mut PgConnection, owner: &Organization, person: &Member) -> Result<Self> {
+        let tenant = TenantRow::write(control, owner).await?;
+        // Nothing is at work on the tenant that requests are about.
+        let other = TenantRow::write(control, owner).await?;
+        let refresh_token = format!("rt_{}", Uuid::new_v4().simple());
+        sqlx::query(
+            "WITH session AS (INSERT INTO sessions (id, user_id, organization_id, expires_at) \
+                              VALUES ($1, $2, $3, now() + interval '1 day') RETURNING id) \
+             INSERT INTO refresh_tokens (token_hash, session_id, expires_at) \
+             SELECT sha256(convert_to($4, 'UTF8')), id, now() + interval '1 day' FROM session",
+        )
+        .bind(Uuid::now_v7())
+        .bind(person.row)
+        .bind(person.organization.row)
+        .bind(&refresh_token)
+        .execute(&mut *control)
+        .await?;
+        Ok(Self {
+            queued: OperationRow::queued(control, owner, &other).await?,
+            finished: OperationRow::succeeded(control, owner, &tenant).await?,
+            tenant,
+            person: person.clone(),
+            refresh_token,
+        })
+    }
+}
+
+/// A request without a credential.
+#[derive(Debug)]
+pub struct Request {
+    /// Path and query.
+    pub path: String,
+    pub body: Option<Value>,
+    pub headers: Vec<(&'static str, String)>,
+}
+
+impl Request {
+    fn get(path: impl Into<String>) -> Self {
+        Self {
+            path: path.into(),
+            body: None,
+            headers: Vec::new(),
+        }
+    }
+
+    fn with(path: impl Into<String>, body: Value) -> Self {
+        Self {
+            body: Some(body),
+            ..Self::get(path)
+        }
+    }
+
+    fn once(mut self) -> Self {
+        self.headers.push(("idempotency-key", new_slug()));
+        self
+    }
+}
+
+type Example = fn(&Things) -> Request;
+
+/// The examples, by `operationId`.
+pub fn examples() -> BTreeMap<&'static str, Example> {
+    let all: [(&'static str, Example); 17] = [
+        ("create_token", |things| {
+            let password = &Place::get().access.owner_password;
+            Request::with(
+                "/v1/auth/token",
+                json!({ "email": things.person.email, "password": password }),
+            )
+        }),
+        ("refresh_token", |things| {
+            Request::with(
+                "/v1/auth/refresh",
+                json!({ "refresh_token": things.refresh_token }),
+            )
+        }),
+        ("log_out", |_| Request::get("/v1/auth/logout")),
+        ("get_jwks", |_| Request::get("/.well-known/jwks.json")),
+        ("get_me", |_| Request::get("/v1/me")),
+        ("create_tenant", |_| {
+            Request::with("/v1/tenants", request(&new_slug(), &json!({}))).once()
+        }),
+        ("list_tenants", |_| Request::get("/v1/tenants?limit=200")),
+        ("get_tenant", |things| {
+            Request::get(format!("/v1/tenants/{}", things.tenant.id))
+        }),
+        ("update_tenant", |things| {
+            Request::with(
+                format!("/v1/tenants/{}", things.tenant.id),
+                json!({ "name": "Another name", "labels": { "a": "b" }, "protected": true }),
+            )
+        }),
+        ("delete_tenant", |things| {
+            Request::get(format!("/v1/tenants/{}", things.tenant.id))
+        }),
+        ("set_admin_password", |things| {
+            Request::with(
+                format!("/v1/tenants/{}/admin-password", things.tenant.id),
+                json!({ "password": "a password of one's own" }),
+            )
+            .once()
+        }),
+        ("list_operations", |_| Request::get("/v1/operations?limit=200")),
+        ("get_operation", |things| {
+            Request::get(format!("/v1/operations/{}?wait=1", things.finished.id))
+        }),
+        ("watch_operation", |things| {
+            Request::get(format!("/v1/operations/{}/events", things.finished.id))
+        }),
+        ("cancel_operation", |things| {
+            Request::with(format!("/v1/operations/{}/cancel", things.queued.id), json!({})).once()
+        }),
+        ("get_health", |_| Request::get("/healthz")),
+        ("get_readiness", |_| Request::get("/readyz")),
+    ];
+    let pages: [(&'static str, Example); 4] = [
+        ("get_openapi", |_| Request::get("/openapi.json")),
+        ("get_docs", |_| Request::get("/docs")),
+        ("get_error_docs", |_| Request::get("/docs/errors")),
+        ("get_docs_asset", |_| Request::get("/docs/swagger-ui.css")),
+    ];
+    all.into_iter().chain(pages).collect()
+}
