@@ -1,9 +1,9 @@
 //! The OpenAPI document, made of the route table: what an endpoint is, what it demands and what it can answer stand in
 //! its handler's signature, so the document can't say otherwise.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::LazyLock};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use utoipa::{
     ToSchema as _,
     openapi::{
@@ -20,6 +20,16 @@ use crate::{
     problem::{ErrorCode, Problem},
     route::{Endpoint, RouteTable},
 };
+
+/// What operations were asked and said when the examples were recorded, by operation id.
+static EXAMPLES: LazyLock<Value> = LazyLock::new(|| {
+    serde_json::from_str(include_str!("../../openapi/examples.json")).expect("the recorded examples are JSON")
+});
+
+/// One side of an operation's example.
+fn example(endpoint: &Endpoint, side: &str) -> Option<Value> {
+    EXAMPLES.get(endpoint.operation_id)?.get(side).cloned()
+}
 
 const TAGS: &[(&str, &str)] = &[
     ("auth", "Credentials: signing in, refreshing, logging out."),
@@ -106,7 +116,14 @@ fn operation(endpoint: &Endpoint) -> utoipa::openapi::path::Operation {
         .tag(endpoint.tag)
         .summary(Some(endpoint.summary))
         .description(Some(endpoint.description))
-        .request_body(sketch.request_body.clone());
+        .request_body(sketch.request_body.clone().map(|mut body| {
+            for content in body.content.values_mut() {
+                if let RefOr::T(content) = content {
+                    content.example = example(endpoint, "request");
+                }
+            }
+            body
+        }));
     for parameter in &sketch.parameters {
         operation = operation.parameter(parameter.clone());
     }
@@ -122,7 +139,13 @@ fn operation(endpoint: &Endpoint) -> utoipa::openapi::path::Operation {
         None => operation.securities(Some([])),
     };
     for (status, answer) in &sketch.answers {
-        operation = operation.response(status.to_string(), with_common_headers(answer.clone()));
+        let mut answer = answer.clone();
+        if *status < 300
+            && let Some(RefOr::T(content)) = answer.content.get_mut("application/json")
+        {
+            content.example = example(endpoint, "response");
+        }
+        operation = operation.response(status.to_string(), with_common_headers(answer));
     }
     // A conditional request is one that only reads.
     if let Some(unchanged) = &sketch.conditional

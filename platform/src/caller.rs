@@ -13,7 +13,7 @@ use sea_orm::sea_query::{Expr, SimpleExpr};
 
 use crate::{
     Platform,
-    auth::{Claims, Standing},
+    auth::Claims,
     error::Error,
     operations::Operations,
     permissions::{self, Permission},
@@ -55,10 +55,10 @@ impl Platform {
         claims: &Claims,
         request_id: &str,
     ) -> Result<Caller<P>, Error> {
-        let standing = self.standing(claims.sid).await?;
+        let role = self.standing(claims.sid).await?;
         Ok(Caller {
             platform: self.clone(),
-            identity: Identity::new::<P>(claims, standing, request_id)?,
+            identity: self.identify::<P>(claims, role, request_id)?,
             permission: PhantomData,
         })
     }
@@ -100,28 +100,32 @@ impl<P: Permission> Caller<P> {
     }
 }
 
-impl Identity {
-    /// A verified token's bearer as it stands now, if it has the permission `P`.
-    pub(crate) fn new<P: Permission>(
+impl Platform {
+    /// A verified token's bearer, whose session and membership have this role at present, if that has the permission
+    /// `P`.
+    pub(crate) fn identify<P: Permission>(
+        &self,
         claims: &Claims,
-        standing: Option<Standing>,
+        present: Option<Role>,
         request_id: &str,
-    ) -> Result<Self, Error> {
-        let standing = standing.ok_or(Error::Unauthenticated)?;
-        let role = claims.role.min(standing.role);
-        if role < P::LEAST || (P::ROOT_ONLY && !standing.root) {
+    ) -> Result<Identity, Error> {
+        let role = claims.role.min(present.ok_or(Error::Unauthenticated)?);
+        let root = claims.org == self.root();
+        if role < P::LEAST || (P::ROOT_ONLY && !root) {
             return Err(Error::Forbidden { permission: P::ID });
         }
-        Ok(Self {
+        Ok(Identity {
             user: claims.sub,
             session: claims.sid,
             organization: claims.org,
             role,
-            root: standing.root,
+            root,
             request_id: request_id.to_owned(),
         })
     }
+}
 
+impl Identity {
     /// The condition that a row's organization is the caller's own or below it. Every query of a store has it.
     pub(crate) fn sees(&self, organization_column: &'static str) -> SimpleExpr {
         below(self.organization, organization_column)

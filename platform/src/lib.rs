@@ -23,10 +23,13 @@ use std::{
 };
 
 use auth::{SignInThrottle, TokenKeys};
+use entity::id::OrganizationId;
 pub use entity::{self, id, values};
 use error::Error;
 use paging::PageTokens;
-use sea_orm::{ConnectOptions, Database, DatabaseConnection};
+use sea_orm::{
+    ColumnTrait as _, ConnectOptions, Database, DatabaseConnection, EntityTrait as _, QueryFilter as _,
+};
 use seal::MasterKey;
 use secrecy::{ExposeSecret as _, SecretString};
 use settings::Domains;
@@ -37,6 +40,8 @@ pub struct Platform {
     database: DatabaseConnection,
     master: MasterKey,
     domains: Domains,
+    /// The organization at the root of the tree, which never changes.
+    root: OrganizationId,
     page_tokens: PageTokens,
     token_keys: RwLock<Arc<TokenKeys>>,
     /// When the signing keys were last read again because a token named an unknown one, in milliseconds since 1970.
@@ -56,11 +61,18 @@ impl Platform {
         throttle: SignInThrottle,
     ) -> Result<Arc<Self>, Error> {
         let token_keys = TokenKeys::load(&database, &master, chrono::Utc::now()).await?;
+        let root = entity::organization::Entity::find()
+            .filter(entity::organization::Column::ParentId.is_null())
+            .one(&database)
+            .await?
+            .ok_or_else(|| Error::internal("there is no root organization"))?
+            .id;
         let page_tokens = PageTokens::new(&master);
         Ok(Arc::new(Self {
             database,
             master,
             domains,
+            root,
             page_tokens,
             token_keys: RwLock::new(Arc::new(token_keys)),
             keys_read_at: AtomicI64::new(0),
@@ -96,6 +108,10 @@ impl Platform {
                 source: Box::new(late),
             }),
         }
+    }
+
+    pub(crate) fn root(&self) -> OrganizationId {
+        self.root
     }
 
     pub(crate) fn database(&self) -> &DatabaseConnection {

@@ -6,14 +6,13 @@ use std::{marker::PhantomData, sync::Arc};
 
 use entity::id::SessionId;
 use sea_orm::{
-    ConnectionTrait as _, DbBackend, EntityTrait, FromQueryResult as _, QueryResult, QueryTrait as _, Select,
-    Statement,
+    ConnectionTrait as _, DbBackend, EntityTrait, FromQueryResult as _, QueryTrait as _, Select, Statement,
 };
 use uuid::Uuid;
 
 use crate::{
     Platform,
-    auth::{Claims, Standing, standing_query},
+    auth::{Claims, standing_query},
     caller::Identity,
     error::Error,
     operations::OperationReader,
@@ -67,21 +66,25 @@ impl<P: Permission> Reader<P> {
         &self.claims
     }
 
-    /// Reads rows, and who is calling as of the same moment.
+    /// Reads rows, at most `limit` if that is given, and who is calling as of the same moment.
     ///
     /// # Errors
     /// [`Error::Unauthenticated`] or [`Error::Forbidden`].
     pub(crate) async fn rows<E: EntityTrait>(
         &self,
         select: Select<E>,
+        limit: Option<u64>,
     ) -> Result<(Identity, Vec<E::Model>), Error> {
         let Statement { sql, values, .. } = select.build(DbBackend::Postgres);
         let mut values = values.map(|values| values.0).unwrap_or_default();
         values.push(SessionId::into(self.claims.sid));
+        // As text, not as a parameter: Postgres takes an unknown limit for a tenth of the table, and would make a new
+        // plan for each request.
+        let limit = limit.map(|limit| format!(" LIMIT {limit}")).unwrap_or_default();
         // One row of standing, so the join is a nested loop and keeps the rows' order.
         let sql = format!(
-            "SELECT standing.role AS standing_role, standing.root AS standing_root, found.* \
-               FROM ({}) standing LEFT JOIN LATERAL ({sql}) found ON true",
+            "SELECT standing.role AS standing_role, found.* \
+               FROM ({}) standing LEFT JOIN LATERAL ({sql}{limit}) found ON true",
             standing_query(values.len())
         );
         let rows = self
@@ -89,8 +92,13 @@ impl<P: Permission> Reader<P> {
             .database()
             .query_all_raw(Statement::from_sql_and_values(DbBackend::Postgres, sql, values))
             .await?;
-        let standing = rows.first().map(standing).transpose()?;
-        let identity = Identity::new::<P>(&self.claims, standing, &self.request_id)?;
+        let role = rows
+            .first()
+            .map(|row| row.try_get("", "standing_role"))
+            .transpose()?;
+        let identity = self
+            .platform
+            .identify::<P>(&self.claims, role, &self.request_id)?;
         let mut models = Vec::with_capacity(rows.len());
         for row in &rows {
             // Without a row of its own, the join answers one of nulls.
@@ -100,13 +108,6 @@ impl<P: Permission> Reader<P> {
         }
         Ok((identity, models))
     }
-}
-
-fn standing(row: &QueryResult) -> Result<Standing, Error> {
-    Ok(Standing {
-        role: row.try_get("", "standing_role")?,
-        root: row.try_get("", "standing_root")?,
-    })
 }
 
 /// Who is calling, with names.
@@ -127,10 +128,10 @@ impl<P: Permission> Reader<P> {
     /// [`Error::Unauthenticated`] or [`Error::Forbidden`].
     pub async fn profile(&self) -> Result<Profile, Error> {
         let (_, users) = self
-            .rows(entity::user::Entity::find_by_id(self.claims.sub))
+            .rows(entity::user::Entity::find_by_id(self.claims.sub), None)
             .await?;
         let (identity, organizations) = self
-            .rows(entity::organization::Entity::find_by_id(self.claims.org))
+            .rows(entity::organization::Entity::find_by_id(self.claims.org), None)
             .await?;
         let (user, organization) = users
             .into_iter()

@@ -113,21 +113,22 @@ impl Slug {
 }
 
 /// Checks an e-mail address as far as it is worth: one `@`, a local part, a dotted or plain domain, no blanks or
-/// control characters, at most 254 bytes (RFC 5321). Answers it with its domain in lower case.
+/// control characters, at most 254 characters (RFC 5321). An international domain is written in its `xn--` form. Answers
+/// it with its domain in lower case.
 ///
 /// # Errors
 /// A sentence that says what is wrong.
 pub fn email(text: &str) -> Result<String, &'static str> {
     let wrong = "must be an e-mail address";
     let (local, domain) = text.rsplit_once('@').ok_or(wrong)?;
-    let fine = text.len() <= 254
-        && (1..=64).contains(&local.len())
+    let fine = text.chars().count() <= 254
+        && (1..=64).contains(&local.chars().count())
         && !domain.is_empty()
         && !text.chars().any(|c| c.is_whitespace() || c.is_control())
         && !local.contains('@')
         && domain.split('.').all(|label| {
             !label.is_empty()
-                && label.chars().all(|c| c.is_alphanumeric() || c == '-')
+                && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
                 && !label.starts_with('-')
         });
     if fine {
@@ -143,8 +144,7 @@ pub fn email(text: &str) -> Result<String, &'static str> {
 /// A sentence that says what is wrong.
 pub fn name(text: &str, max: usize) -> Result<String, String> {
     let trimmed = text.trim();
-    let count = trimmed.chars().count();
-    if count == 0 || count > max || trimmed.chars().any(char::is_control) {
+    if trimmed.is_empty() || text.chars().count() > max || text.chars().any(char::is_control) {
         return Err(format!(
             "must have 1 to {max} characters, none of them a control character"
         ));
@@ -216,7 +216,7 @@ mod tests {
 
     #[test]
     fn an_email_address_has_one_shape() {
-        for good in ["a@b", "a.b+c@example.com", "ü@exämple.org"] {
+        for good in ["a@b", "a.b+c@example.com", "ü@xn--exmple-cua.org"] {
             assert!(email(good).is_ok(), "{good}");
         }
         assert_eq!(email("Ada@EXAMPLE.com"), Ok("Ada@example.com".to_owned()));

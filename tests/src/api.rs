@@ -91,12 +91,6 @@ impl Api {
         }
     }
 
-    /// The access token.
-    #[must_use]
-    pub fn token(&self) -> &str {
-        &self.token
-    }
-
     /// Signs in.
     ///
     /// # Errors

@@ -15,7 +15,6 @@ pub mod http;
 pub mod ids;
 pub mod people;
 pub mod place;
-pub mod process;
 pub mod rows;
 pub mod rpc;
 pub mod second_api;

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use crate::{
     problem::{ApiError, ErrorCode},
-    route::{Authz, Body, Describe, Endpoint, NoContent, Public, Raw, Reply, Sketch, endpoint},
+    route::{Authz, Body, Describe, Endpoint, NoContent, Public, Reply, Sketch, endpoint},
 };
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
@@ -178,9 +178,66 @@ async fn logout(caller: Authz<ActAsSelf>) -> Result<NoContent, ApiError> {
     Ok(NoContent)
 }
 
-async fn jwks(public: Public) -> Result<Raw, ApiError> {
+/// The public keys (RFC 7517, section 5).
+#[derive(Serialize, ToSchema)]
+struct KeySet {
+    /// Those that may have signed a token that is still good, and the one that will sign next.
+    keys: Vec<PublicKey>,
+}
+
+/// A public key (RFC 8037).
+#[derive(Serialize, ToSchema)]
+struct PublicKey {
+    /// Always `OKP`.
+    #[schema(example = "OKP")]
+    kty: &'static str,
+    /// Always `Ed25519`.
+    #[schema(example = "Ed25519")]
+    crv: &'static str,
+    /// Always `sig`.
+    #[schema(example = "sig")]
+    r#use: &'static str,
+    /// Always `EdDSA`.
+    #[schema(example = "EdDSA")]
+    alg: &'static str,
+    /// The key's id, as in a token's header.
+    kid: String,
+    /// The key, in base64url.
+    x: String,
+}
+
+/// Keys, to be kept by caches for no longer than a key is announced before it signs.
+struct CachedKeys(KeySet);
+
+impl Describe for CachedKeys {
+    fn describe(sketch: &mut Sketch) {
+        Reply::<KeySet>::describe(sketch);
+    }
+}
+
+impl actix_web::Responder for CachedKeys {
+    type Body = actix_web::body::BoxBody;
+
+    fn respond_to(self, _: &actix_web::HttpRequest) -> HttpResponse {
+        HttpResponse::Ok()
+            .insert_header(("Cache-Control", "public, max-age=300"))
+            .json(self.0)
+    }
+}
+
+async fn jwks(public: Public) -> Result<CachedKeys, ApiError> {
     let keys = public.platform().token_keys().public_keys();
-    Ok(Raw(HttpResponse::Ok()
-        .insert_header(("Cache-Control", "public, max-age=300"))
-        .json(serde_json::json!({ "keys": keys }))))
+    Ok(CachedKeys(KeySet {
+        keys: keys
+            .into_iter()
+            .map(|key| PublicKey {
+                kty: key.kty,
+                crv: key.crv,
+                r#use: key.usage,
+                alg: key.alg,
+                kid: key.kid,
+                x: key.x,
+            })
+            .collect(),
+    }))
 }

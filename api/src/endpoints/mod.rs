@@ -1,12 +1,16 @@
 //! The endpoints, a file a resource. Handlers parse, call into `platform`, and shape the answer; they hold no rules.
 
 mod auth;
+mod labels;
 mod me;
 mod operations;
 mod system;
 mod tenants;
 
 use crate::route::RouteTable;
+
+/// A pattern for texts without control characters, in the syntax that all regular expressions share.
+const NO_CONTROL_CHARACTERS: &str = r"^[^\x00-\x1f\x7f-\x9f]*$";
 
 /// The route table.
 #[must_use]

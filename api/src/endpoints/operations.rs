@@ -294,6 +294,7 @@ struct ListOperations {
     /// `next_page` of the page before.
     page_token: Option<String>,
     /// Only these: ids with commas between them, at most 200.
+    #[param(pattern = "^op_[0-7][0-9a-hjkmnp-tv-z]{25}(,op_[0-7][0-9a-hjkmnp-tv-z]{25}){0,199}$")]
     id: Option<String>,
     /// Only those with this status.
     #[param(inline)]
@@ -302,6 +303,7 @@ struct ListOperations {
     #[param(example = "tenant.provision")]
     kind: Option<String>,
     /// Only those that work on this.
+    #[param(pattern = "^(ten|pool|tpl|dbs)_[0-7][0-9a-hjkmnp-tv-z]{25}$")]
     target_id: Option<String>,
 }
 

@@ -1,14 +1,12 @@
 //! Tenants.
 
-use std::collections::BTreeMap;
-
 use actix_web::http::Method;
 use chrono::{DateTime, Utc};
 use platform::{
     id::{OperationId, OrganizationId, TenantId},
     permissions::{CreateTenants, DeleteTenants, ReadTenants, SetAdminPassword, UpdateTenants},
     settings::Domains,
-    tenants::{self, AdminAccount, LabelChanges, NewTenant, TenantChanges, TenantFilter, TenantRow},
+    tenants::{AdminAccount, LabelChanges, NewTenant, TenantChanges, TenantFilter, TenantRow},
     values::{Isolation, TenantStatus},
 };
 use secrecy::{ExposeSecret as _, SecretString};
@@ -16,7 +14,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
-use super::operations::Operation;
+use super::{
+    labels::{LabelPatch, Labels, StoredLabels},
+    operations::Operation,
+};
 use crate::{
     problem::{ApiError, ErrorCode},
     route::{
@@ -106,7 +107,7 @@ pub(super) struct Tenant {
     #[schema(required, example = "BE")]
     country: Option<String>,
     /// Your own notes for programs.
-    labels: BTreeMap<String, String>,
+    labels: StoredLabels,
     /// Whether it is protected against deletion.
     protected: bool,
     /// When it was asked for.
@@ -128,8 +129,8 @@ impl Tenant {
     pub(super) fn new(row: TenantRow, domains: &Domains) -> Self {
         Self {
             revision: row.revision,
-            labels: tenants::labels(&row),
             url: domains.tenant_url(&row.slug),
+            labels: StoredLabels(row.labels),
             id: row.id,
             slug: row.slug,
             name: row.name,
@@ -164,13 +165,18 @@ struct CreateTenant {
     /// Its host label: 2 to 40 lower-case ASCII letters, digits and hyphens.
     #[schema(
         example = "acme",
-        pattern = "^[a-z0-9][a-z0-9-]{0,38}[a-z0-9]$",
+        pattern = "^([a-z0-9]{2}|[a-z0-9][a-z0-9-]{1,2}[a-z0-9]|[a-z0-9][a-z0-9-]([a-z0-9][a-z0-9-]|-[a-z0-9])[a-z0-9-]{0,35}[a-z0-9])$",
         min_length = 2,
         max_length = 40
     )]
     slug: String,
     /// Its display name, also the company's name in Odoo.
-    #[schema(example = "Acme Corporation", min_length = 1, max_length = 128)]
+    #[schema(
+        example = "Acme Corporation",
+        min_length = 1,
+        max_length = 128,
+        pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*[^\\s\\x00-\\x1f\\x7f-\\x9f][^\\x00-\\x1f\\x7f-\\x9f]*$"
+    )]
     name: String,
     /// Its Odoo version.
     #[schema(example = "19.0")]
@@ -190,7 +196,7 @@ struct CreateTenant {
     /// Your own notes for programs: at most 64.
     #[serde(default)]
     #[schema(required = false)]
-    labels: BTreeMap<String, String>,
+    labels: Labels,
     /// Protects it against deletion.
     #[serde(default)]
     #[schema(required = false)]
@@ -210,10 +216,14 @@ enum RequestedIsolation {
 #[serde(deny_unknown_fields)]
 struct TenantAdmin {
     /// Login and e-mail address.
-    #[schema(example = "admin@acme.example", max_length = 254)]
+    #[schema(
+        example = "admin@acme.example",
+        max_length = 254,
+        pattern = "^[^\\s@\\x00-\\x1f\\x7f-\\x9f]{1,64}@[A-Za-z0-9][A-Za-z0-9-]*([.][A-Za-z0-9][A-Za-z0-9-]*)*$"
+    )]
     email: String,
     /// Its password, 8 to 128 characters; one is generated if left out.
-    #[schema(value_type = Option<String>, format = Password, min_length = 8, max_length = 128)]
+    #[schema(value_type = Option<String>, format = Password, min_length = 8, max_length = 128, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*$")]
     password: Option<SecretString>,
 }
 
@@ -261,7 +271,7 @@ impl HasOperation for TenantAccepted {
 #[serde(deny_unknown_fields)]
 struct AdminPassword {
     /// The password, 8 to 128 characters; one is generated if left out.
-    #[schema(value_type = Option<String>, format = Password, min_length = 8, max_length = 128)]
+    #[schema(value_type = Option<String>, format = Password, min_length = 8, max_length = 128, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*$")]
     password: Option<SecretString>,
 }
 
@@ -291,12 +301,12 @@ struct ListTenants {
 struct UpdateTenant {
     /// Its display name. The company's name in Odoo stays.
     #[serde(default)]
-    #[schema(value_type = Option<String>, nullable = false, example = "Acme Corporation", min_length = 1, max_length = 128)]
+    #[schema(value_type = Option<String>, nullable = false, example = "Acme Corporation", min_length = 1, max_length = 128, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*[^\\s\\x00-\\x1f\\x7f-\\x9f][^\\x00-\\x1f\\x7f-\\x9f]*$")]
     name: Patch<String>,
     /// Labels to set, or with null to remove. Null instead of the object removes all.
     #[serde(default)]
-    #[schema(value_type = Option<BTreeMap<String, Option<String>>>, example = json!({"cost-centre": "4711"}))]
-    labels: Patch<BTreeMap<String, Option<String>>>,
+    #[schema(value_type = Option<LabelPatch>)]
+    labels: Patch<LabelPatch>,
     /// Whether it is protected against deletion.
     #[serde(default)]
     #[schema(value_type = Option<bool>, nullable = false, example = true)]
@@ -316,7 +326,7 @@ impl UpdateTenant {
             labels: match labels {
                 Patch::Keep => None,
                 Patch::Clear => Some(LabelChanges::Clear),
-                Patch::Set(changes) => Some(LabelChanges::Merge(changes)),
+                Patch::Set(changes) => Some(LabelChanges::Merge(changes.0)),
             },
             protected: protected.required("/protected", &mut violations),
         };
@@ -407,7 +417,7 @@ async fn create(
         country,
         admin: AdminAccount { email, password },
         organization_id,
-        labels,
+        labels: labels.0,
         protected,
     };
     let details = caller.identity().sees_details();

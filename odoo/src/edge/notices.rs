@@ -170,6 +170,7 @@ pub(super) fn rows(column: fn(&Notice) -> &'static str) -> String {
 const HEADERS: &str = "\
 add_header X-Request-Id $edge_request_id always;
 add_header Retry-After $edge_retry_after always;
+add_header Allow $edge_allow always;
 add_header Cache-Control no-store always;
 add_header X-Content-Type-Options nosniff always;
 ";

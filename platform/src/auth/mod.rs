@@ -8,7 +8,7 @@ mod throttle;
 pub mod tokens;
 
 pub use rotation::Rotation;
+pub(crate) use sessions::standing_query;
 pub use sessions::{SignIn, TokenPair};
-pub(crate) use sessions::{Standing, standing_query};
 pub use throttle::SignInThrottle;
 pub use tokens::{Claims, TokenKeys};

@@ -46,15 +46,6 @@ pub struct TokenPair {
     pub refresh_token: SecretString,
 }
 
-/// What is true of a session now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Standing {
-    /// The member's present role.
-    pub role: Role,
-    /// Whether the organization is the root of the tree.
-    pub root: bool,
-}
-
 impl Platform {
     /// Checks e-mail address and password and opens a session.
     ///
@@ -213,8 +204,8 @@ impl Platform {
         Ok(())
     }
 
-    /// What is true of a session now: `None` once it has ended or its member was removed.
-    pub(crate) async fn standing(&self, session: SessionId) -> Result<Option<Standing>, Error> {
+    /// The present role of a session's member: `None` once it has ended or its member was removed.
+    pub(crate) async fn standing(&self, session: SessionId) -> Result<Option<Role>, Error> {
         let row = self
             .database()
             .query_one_raw(Statement::from_sql_and_values(
@@ -223,13 +214,7 @@ impl Platform {
                 [session.into()],
             ))
             .await?;
-        row.map(|row| {
-            Ok(Standing {
-                role: row.try_get("", "role")?,
-                root: row.try_get("", "root")?,
-            })
-        })
-        .transpose()
+        Ok(row.map(|row| row.try_get("", "role")).transpose()?)
     }
 
     fn pair(
@@ -250,14 +235,13 @@ impl Platform {
     }
 }
 
-/// The query for the [`Standing`] of the session whose id is the parameter of this number: no row once the session has
+/// The query for the present role of the member of the session whose id is the parameter of this number: no row once the session has
 /// ended or its member was removed.
 pub(crate) fn standing_query(parameter: usize) -> String {
     format!(
-        "SELECT m.role, o.parent_id IS NULL AS root \
+        "SELECT m.role \
            FROM sessions s \
            JOIN memberships m ON m.user_id = s.user_id AND m.organization_id = s.organization_id \
-           JOIN organizations o ON o.id = s.organization_id \
           WHERE s.id = ${parameter} AND s.ended_at IS NULL AND s.expires_at > now()"
     )
 }

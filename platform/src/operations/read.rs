@@ -7,7 +7,7 @@ use jobs::{
     Watcher,
     entity::{job_step, operation},
 };
-use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _};
+use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _};
 use tokio::time::Instant;
 
 use super::{OperationFilter, OperationRow, StepRow};
@@ -44,7 +44,7 @@ impl<'r, P: Permission> OperationReader<'r, P> {
     pub async fn get(&self, id: OperationId) -> Result<(Identity, OperationRow), Error> {
         let (identity, found) = self
             .reader
-            .rows(self.visible().filter(operation::Column::Id.eq(id.0)))
+            .rows(self.visible().filter(operation::Column::Id.eq(id.0)), None)
             .await?;
         Ok((identity, found.into_iter().next().ok_or(Error::NotFound)?))
     }
@@ -136,10 +136,8 @@ impl<'r, P: Permission> OperationReader<'r, P> {
         if let Some(token) = page_token {
             query = query.filter(operation::Column::Id.lt(tokens.read(organization, &list, token)?));
         }
-        let query = query
-            .order_by_desc(operation::Column::Id)
-            .limit(u64::from(limit) + 1);
-        let (identity, rows) = self.reader.rows(query).await?;
+        let query = query.order_by_desc(operation::Column::Id);
+        let (identity, rows) = self.reader.rows(query, Some(u64::from(limit) + 1)).await?;
         let page = tokens.page(organization, &list, limit, rows, |row| row.id);
         Ok((identity, page))
     }

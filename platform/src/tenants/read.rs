@@ -1,7 +1,7 @@
 //! Reading tenants: one, or a page of a list.
 
 use entity::{id::TenantId, tenant};
-use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _};
+use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _};
 
 use super::{TenantFilter, TenantRow};
 use crate::{caller::below, error::Error, paging::Page, permissions::Permission, reader::Reader};
@@ -28,7 +28,7 @@ impl<'r, P: Permission> TenantReader<'r, P> {
     pub async fn get(&self, id: TenantId) -> Result<TenantRow, Error> {
         let (_, found) = self
             .reader
-            .rows(self.visible().filter(tenant::Column::Id.eq(id)))
+            .rows(self.visible().filter(tenant::Column::Id.eq(id)), None)
             .await?;
         found.into_iter().next().ok_or(Error::NotFound)
     }
@@ -58,10 +58,8 @@ impl<'r, P: Permission> TenantReader<'r, P> {
         if let Some(token) = page_token {
             query = query.filter(tenant::Column::Id.lt(tokens.read(organization, &list, token)?));
         }
-        let query = query
-            .order_by_desc(tenant::Column::Id)
-            .limit(u64::from(limit) + 1);
-        let (_, rows) = self.reader.rows(query).await?;
+        let query = query.order_by_desc(tenant::Column::Id);
+        let (_, rows) = self.reader.rows(query, Some(u64::from(limit) + 1)).await?;
         Ok(tokens.page(organization, &list, limit, rows, |row| row.id.0))
     }
 }

@@ -3,8 +3,9 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use tests::{place::Place, process::Copy};
+use tests::place::Place;
 
+use crate::copy::Copy;
 use crate::report::{Report, median};
 
 /// Ports of the copies that are started to be timed.

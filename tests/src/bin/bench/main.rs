@@ -3,6 +3,7 @@
 
 mod api;
 mod chromium;
+mod copy;
 mod idle;
 mod provision;
 mod report;

@@ -7,10 +7,10 @@ mod load;
 
 use anyhow::{Context as _, Result, ensure};
 pub use bare::serve as serve_bare;
-use tests::{api::Api, process::Copy};
+use tests::api::Api;
 
 use self::load::{Load, Measured};
-use crate::report::Report;
+use crate::{copy::Copy, report::Report};
 
 /// Tenants in the list.
 const TENANTS: u32 = 10_000;

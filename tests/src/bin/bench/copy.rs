@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use crate::place::Place;
+use tests::place::Place;
 
 /// The settings of a running process, for another one.
 #[derive(Debug, Clone)]

@@ -1,0 +1,268 @@
+//! The examples of the API's document are answers that the platform gave. This test gets them again and compares their
+//! form; with `RECORD_EXAMPLES=1` in the environment it writes them anew.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, ensure};
+use reqwest::Method;
+use serde_json::{Value, json};
+use tests::api::Api;
+use tests::place::Place;
+use tests::tenant::Tenant;
+
+/// The host label in the examples.
+const SLUG: &str = "acme";
+
+/// What an operation was asked and what it said.
+type Examples = BTreeMap<String, BTreeMap<&'static str, Value>>;
+
+fn file() -> PathBuf {
+    PathBuf::from(std::env::var("CARGO_MANIFEST_DIR").expect("set for every test"))
+        .join("../openapi/examples.json")
+}
+
+#[tokio::test]
+async fn the_examples_in_the_document_are_real_answers() -> Result<()> {
+    let now = record().await?;
+    if std::env::var_os("RECORD_EXAMPLES").is_some() {
+        let text = serde_json::to_string_pretty(&now)?;
+        std::fs::write(file(), text + "\n")?;
+    }
+    let committed: Value = serde_json::from_slice(&std::fs::read(file())?)?;
+    let now = serde_json::to_value(now)?;
+    let names = |examples: &Value| -> Vec<String> {
+        examples
+            .as_object()
+            .into_iter()
+            .flat_map(|all| all.keys().cloned())
+            .collect()
+    };
+    assert_eq!(names(&committed), names(&now));
+    for name in names(&now) {
+        let (old, new) = (form(&committed[&name]), form(&now[&name]));
+        assert_eq!(
+            old, new,
+            "{name} answers in another form: RECORD_EXAMPLES=1 cargo xtask test examples, then cargo xtask openapi"
+        );
+    }
+    Ok(())
+}
+
+/// The names of all values with their kinds; a list is as its first item is, a map of a user's own keys is one kind.
+fn form(value: &Value) -> Value {
+    match value {
+        Value::Object(fields) => fields
+            .iter()
+            .map(|(name, value)| {
+                let kind = if matches!(name.as_str(), "labels") {
+                    json!("labels")
+                } else if value.is_null() || is_nullable(name) {
+                    json!("nullable")
+                } else {
+                    form(value)
+                };
+                (name.clone(), kind)
+            })
+            .collect(),
+        Value::Array(items) => items
+            .first()
+            .map_or_else(|| json!([]), |first| json!([form(first)])),
+        Value::String(_) => json!("text"),
+        Value::Number(_) => json!("number"),
+        Value::Bool(_) => json!("boolean"),
+        Value::Null => json!("nullable"),
+    }
+}
+
+/// Values that are there or not, depending on the moment.
+fn is_nullable(name: &str) -> bool {
+    matches!(
+        name,
+        "started_at" | "finished_at" | "step" | "message" | "next_page" | "error" | "status_reason"
+    )
+}
+
+struct Recorder {
+    api: Api,
+    examples: Examples,
+}
+
+impl Recorder {
+    /// Sends a request and keeps both sides.
+    async fn ask(
+        &mut self,
+        name: &str,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+        status: u16,
+    ) -> Result<Value> {
+        let answer = self.api.send(method, path, body.as_ref(), &[]).await?;
+        let said = answer.expect(status).with_context(|| name.to_owned())?;
+        let mut example = BTreeMap::new();
+        if let Some(body) = body {
+            example.insert("request", presentable(body));
+        }
+        if !said.is_null() {
+            example.insert("response", presentable(said.clone()));
+        }
+        self.examples.insert(name.to_owned(), example);
+        Ok(said)
+    }
+}
+
+async fn record() -> Result<Examples> {
+    let owner = Api::owner().await?;
+    // A run that was cut off may have left it.
+    let left = owner
+        .get(&format!("/v1/tenants?slug={SLUG}"))
+        .await?
+        .expect(200)?;
+    if let Some(id) = left["items"][0]["id"].as_str() {
+        let deletion = owner.delete(&format!("/v1/tenants/{id}")).await?.expect(202)?;
+        owner
+            .succeeded(deletion["operation"]["id"].as_str().context("an id")?)
+            .await?;
+    }
+    let access = &Place::get().access;
+    let mut recorder = Recorder {
+        api: Api::anyone()?,
+        examples: Examples::new(),
+    };
+    let sign_in = json!({ "email": access.owner_email, "password": access.owner_password });
+    let session = recorder
+        .ask("create_token", Method::POST, "/v1/auth/token", Some(sign_in), 200)
+        .await?;
+    let refresh = json!({ "refresh_token": session["refresh_token"] });
+    let session = recorder
+        .ask(
+            "refresh_token",
+            Method::POST,
+            "/v1/auth/refresh",
+            Some(refresh),
+            200,
+        )
+        .await?;
+    recorder.api = recorder
+        .api
+        .with(session["access_token"].as_str().context("a token")?);
+    for (name, path) in [
+        ("get_jwks", "/.well-known/jwks.json"),
+        ("get_health", "/healthz"),
+        ("get_readiness", "/readyz"),
+        ("get_me", "/v1/me"),
+    ] {
+        recorder.ask(name, Method::GET, path, None, 200).await?;
+    }
+
+    let request = json!({
+        "slug": SLUG,
+        "name": "Acme Corporation",
+        "language": "en_US",
+        "country": "BE",
+        "admin": { "email": "admin@acme.example" },
+        "labels": { "cost-centre": "4711" },
+    });
+    let created = recorder
+        .ask(
+            "create_tenant",
+            Method::POST,
+            "/v1/tenants",
+            Some(request.clone()),
+            202,
+        )
+        .await?;
+    let id = created["tenant"]["id"].as_str().context("an id")?.to_owned();
+    let operation = created["operation"]["id"].as_str().context("an id")?.to_owned();
+    owner.succeeded(&operation).await?;
+    let tenant = format!("/v1/tenants/{id}");
+    recorder
+        .ask(
+            "get_operation",
+            Method::GET,
+            &format!("/v1/operations/{operation}"),
+            None,
+            200,
+        )
+        .await?;
+    recorder
+        .ask("get_tenant", Method::GET, &tenant, None, 200)
+        .await?;
+    recorder
+        .ask(
+            "list_tenants",
+            Method::GET,
+            &format!("/v1/tenants?limit=1&slug={SLUG}"),
+            None,
+            200,
+        )
+        .await?;
+    let patch = json!({ "name": "Acme Holding", "labels": { "cost-centre": null, "city": "Ghent" } });
+    recorder
+        .ask("update_tenant", Method::PATCH, &tenant, Some(patch), 200)
+        .await?;
+    let password = recorder
+        .ask(
+            "set_admin_password",
+            Method::POST,
+            &format!("{tenant}/admin-password"),
+            Some(json!({})),
+            202,
+        )
+        .await?;
+    owner
+        .succeeded(password["operation"]["id"].as_str().context("an id")?)
+        .await?;
+    recorder
+        .ask(
+            "list_operations",
+            Method::GET,
+            &format!("/v1/operations?limit=1&target_id={id}"),
+            None,
+            200,
+        )
+        .await?;
+    let deletion = recorder
+        .ask("delete_tenant", Method::DELETE, &tenant, None, 202)
+        .await?;
+    owner
+        .succeeded(deletion["operation"]["id"].as_str().context("an id")?)
+        .await?;
+
+    // Another one, to be stopped while it is being made.
+    let other = Tenant::accept(&owner, &tests::tenant::request("acme-two", &json!({})), &[]).await?;
+    let cancel = format!("/v1/operations/{}/cancel", other.operation);
+    recorder
+        .ask("cancel_operation", Method::POST, &cancel, None, 202)
+        .await?;
+    owner.ended(&other.operation).await?;
+    other.delete().await?;
+    ensure!(!recorder.examples.is_empty(), "nothing was recorded");
+    Ok(recorder.examples)
+}
+
+/// Without what would be taken for a secret of somebody's.
+fn presentable(value: Value) -> Value {
+    match value {
+        Value::Object(fields) => fields
+            .into_iter()
+            .map(|(name, value)| {
+                let value = match (name.as_str(), &value) {
+                    ("access_token", Value::String(token)) => {
+                        json!(format!("{}…", token.chars().take(40).collect::<String>()))
+                    }
+                    ("refresh_token", Value::String(token)) => {
+                        json!(format!("{}…", token.chars().take(12).collect::<String>()))
+                    }
+                    ("password", Value::String(_)) => json!("correct horse battery staple"),
+                    ("admin_password", Value::String(_)) => json!("x6jtz0h4ntweyr6s8fzn35db51"),
+                    _ => presentable(value),
+                };
+                (name, value)
+            })
+            .collect(),
+        Value::Array(items) => items.into_iter().map(presentable).collect(),
+        other => other,
+    }
+}
