@@ -69,7 +69,8 @@ enum Command {
         #[arg(short = 'n', long, default_value_t = 40)]
         lines: usize,
     },
-    /// Runs every check and test on servers of its own, or only those named (a crate, a test filter, `fmt`, `clippy`, `deny`)
+    /// Runs every check and test on servers of its own, or only those named: a crate, a test filter, `fmt`, `clippy`,
+    /// `deny`, `openapi`
     Test {
         /// Crates, test filters or checks
         names: Vec<String>,

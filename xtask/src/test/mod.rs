@@ -3,6 +3,7 @@
 
 mod cargo;
 mod deny;
+mod lint;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,8 +22,8 @@ use crate::screen::{self, say};
 use crate::up::{self, Extent, Facts};
 use crate::{down, exec, files, interrupt, redis};
 
-/// Checks beside the tests, by their names on the command line.
-const CHECKS: [&str; 3] = ["fmt", "clippy", "deny"];
+/// Checks beside the tests, by their names on the command line. They need no servers.
+const CHECKS: [&str; 4] = ["fmt", "clippy", "deny", "openapi"];
 
 /// What shall be run.
 struct Plan {
@@ -114,6 +115,7 @@ fn run(instance: &mut Instance, plan: &Plan, summary: &mut Summary) -> Result<()
                 ]);
                 summary.check("cargo clippy", cargo::run(&mut command));
             }
+            "openapi" => summary.check("openapi", lint::run(instance)),
             _ => match deny::run(instance)? {
                 deny::Outcome::Checked => summary.passed += 1,
                 deny::Outcome::Failed(why) => summary.fail(format!("cargo deny: {why}")),
