@@ -70,7 +70,7 @@ enum Command {
         lines: usize,
     },
     /// Runs every check and test on servers of its own, or only those named: a crate, a test filter, `fmt`, `clippy`,
-    /// `deny`, `openapi`
+    /// `deny`, `openapi`, `breaking`
     Test {
         /// Crates, test filters or checks
         names: Vec<String>,
@@ -82,7 +82,10 @@ enum Command {
         names: Vec<String>,
     },
     /// Writes anew what is printed from the code: the OpenAPI document and the reference pages of errors and settings
-    Openapi,
+    Openapi {
+        #[command(subcommand)]
+        action: Option<openapi::Action>,
+    },
     /// Watches the services of a state folder (started by `up`; not for people)
     #[command(hide = true)]
     Supervise {
@@ -102,7 +105,7 @@ fn main() -> std::process::ExitCode {
             .and_then(|instance| logs::command(&instance, name.as_deref(), follow, lines)),
         Command::Test { names } => test::command(&names),
         Command::Bench { names } => bench::command(&names),
-        Command::Openapi => openapi::command(),
+        Command::Openapi { action } => openapi::command(action.as_ref()),
         Command::Supervise { state } => supervisor::command(&state),
     };
     match outcome {

