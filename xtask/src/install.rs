@@ -31,7 +31,9 @@ struct Need {
 pub(crate) enum Purpose {
     /// To run.
     Run,
-    /// To run the tests, which drive a browser.
+    /// To fuzz the API.
+    Fuzz,
+    /// To run the tests, which drive a browser, and to fuzz the API.
     Test,
     /// To run the benchmarks, which drive a browser and put load on the API.
     Bench,
@@ -172,13 +174,28 @@ fn missing(instance: &Instance, purpose: Purpose) -> Result<Vec<Need>> {
     if !Path::new("/etc/ssl/certs/ca-certificates.crt").exists() {
         need("ca-certificates", "checks the certificates of HTTPS servers");
     }
-    if purpose != Purpose::Run && chromium().is_none() {
+    if matches!(purpose, Purpose::Fuzz | Purpose::Test) && !makes_environments() {
+        need(
+            "python3-venv",
+            "fuzzing the API runs in an environment of its own",
+        );
+    }
+    if matches!(purpose, Purpose::Test | Purpose::Bench) && chromium().is_none() {
         need("chromium", "tests sign in to Odoo with a real browser");
     }
     if purpose == Purpose::Bench && exec::find("wrk").is_none() {
         need("wrk", "puts load on the API");
     }
     Ok(needs)
+}
+
+/// Whether Python can make environments; Debian packs the half of that by itself.
+fn makes_environments() -> bool {
+    exec::find("python3").is_some_and(|python| {
+        let mut command = Command::new(python);
+        command.args(["-c", "import ensurepip, venv"]);
+        exec::capture(&mut command, "", Duration::from_secs(20)).is_ok_and(|outcome| outcome.status.success())
+    })
 }
 
 /// The browser for tests.

@@ -70,7 +70,7 @@ enum Command {
         lines: usize,
     },
     /// Runs every check and test on servers of its own, or only those named: a crate, a test filter, `fmt`, `clippy`,
-    /// `deny`, `openapi`, `breaking`
+    /// `deny`, `openapi`, `breaking`, `fuzz`
     Test {
         /// Crates, test filters or checks
         names: Vec<String>,

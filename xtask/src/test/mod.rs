@@ -4,6 +4,7 @@
 pub(crate) mod breaking;
 mod cargo;
 mod deny;
+mod fuzz;
 mod lint;
 
 use std::collections::BTreeMap;
@@ -21,10 +22,14 @@ use crate::instance::{self, Instance, Name};
 use crate::postgres::{self, Cluster};
 use crate::screen::{self, say};
 use crate::up::{self, Extent, Facts};
+use crate::users::Accounts;
 use crate::{down, exec, files, interrupt, redis};
 
 /// Checks beside the tests, by their names on the command line. They need no servers.
 const CHECKS: [&str; 5] = ["fmt", "clippy", "deny", "openapi", "breaking"];
+
+/// The check of the running API, by its name on the command line.
+const FUZZ: &str = "fuzz";
 
 /// How a check ended that may lack what it needs.
 enum Outcome {
@@ -42,6 +47,7 @@ struct Plan {
     packages: Vec<String>,
     filters: Vec<String>,
     tests: bool,
+    fuzz: bool,
 }
 
 /// Passed and failed tests and checks.
@@ -83,9 +89,11 @@ pub(crate) fn command(names: &[String]) -> Result<ExitCode> {
     let begin = Instant::now();
     let mut instance = Instance::open(Name::Test)?;
     let plan = Plan::of(&instance, names)?;
-    let _reserved = plan.tests.then(|| instance.reserve()).transpose()?;
+    let elsewhere = fuzz::elsewhere()?;
+    let needs_servers = plan.tests || (plan.fuzz && elsewhere.is_none());
+    let _reserved = needs_servers.then(|| instance.reserve()).transpose()?;
     let mut summary = Summary::default();
-    let outcome = run(&mut instance, &plan, &mut summary);
+    let outcome = run(&mut instance, &plan, elsewhere.as_ref(), &mut summary);
     let interrupted = interrupt::requested();
     // Cleaning up is not to be interrupted by the interrupt that caused it.
     interrupt::clear();
@@ -113,7 +121,12 @@ pub(crate) fn command(names: &[String]) -> Result<ExitCode> {
     })
 }
 
-fn run(instance: &mut Instance, plan: &Plan, summary: &mut Summary) -> Result<()> {
+fn run(
+    instance: &mut Instance,
+    plan: &Plan,
+    elsewhere: Option<&Instance>,
+    summary: &mut Summary,
+) -> Result<()> {
     for check in &plan.checks {
         interrupted()?;
         match *check {
@@ -140,41 +153,61 @@ fn run(instance: &mut Instance, plan: &Plan, summary: &mut Summary) -> Result<()
             _ => summary.count("breaking", breaking::run(instance)),
         }
     }
-    if !plan.tests {
-        return Ok(());
+    let mut facts = None;
+    if plan.tests || (plan.fuzz && elsewhere.is_none()) {
+        interrupted()?;
+        facts = run_tests(instance, plan, summary)?;
     }
-    interrupted()?;
-    say("· compiling the tests");
-    let compiled = build::compile(instance, Selection::Tests, None).context("the tests do not compile")?;
-    let environment = match plan.extent() {
-        Some(extent) => start(instance, extent, &compiled)?,
-        None => BTreeMap::new(),
-    };
-    cargo::run_programs(&compiled, plan, &environment, summary)?;
-    if plan.packages.is_empty() && plan.filters.is_empty() {
+    if plan.fuzz {
+        interrupted()?;
+        match (elsewhere, facts) {
+            (Some(main), _) => fuzz::run(main, &Accounts::ensure()?.postgres, summary)?,
+            (None, Some(facts)) => fuzz::run(instance, &facts.accounts.postgres, summary)?,
+            (None, None) => bail!("fuzz needs the platform"),
+        }
+    }
+    if plan.tests && plan.packages.is_empty() && plan.filters.is_empty() {
         cargo::run_documentation(instance, summary)?;
     }
     Ok(())
 }
 
-/// Starts what the tests need on a fresh instance and tells them where it is.
-fn start(
-    instance: &mut Instance,
-    extent: Extent,
-    compiled: &[Artifact],
-) -> Result<BTreeMap<&'static str, String>> {
+/// Compiles, starts what is needed, and runs the test programs; none of them for fuzzing alone.
+fn run_tests(instance: &mut Instance, plan: &Plan, summary: &mut Summary) -> Result<Option<Facts>> {
+    if !plan.tests {
+        say("· compiling the platform");
+        let compiled = build::compile(instance, Selection::Programs, None)?;
+        return Ok(Some(start(instance, Extent::Platform, Purpose::Fuzz, &compiled)?));
+    }
+    say("· compiling the tests");
+    let compiled = build::compile(instance, Selection::Tests, None).context("the tests do not compile")?;
+    let facts = match plan.extent() {
+        Some(extent) => {
+            let purpose = match extent {
+                Extent::Platform => Purpose::Test,
+                Extent::Stores => Purpose::Run,
+            };
+            Some(start(instance, extent, purpose, &compiled)?)
+        }
+        None => None,
+    };
+    let environment = facts
+        .as_ref()
+        .map(|facts| variables(instance, facts))
+        .transpose()?
+        .unwrap_or_default();
+    cargo::run_programs(&compiled, plan, &environment, summary)?;
+    Ok(facts)
+}
+
+/// Starts what is needed on a fresh instance.
+fn start(instance: &mut Instance, extent: Extent, purpose: Purpose, compiled: &[Artifact]) -> Result<Facts> {
     if instance.exists() {
         // A run that was killed left it.
         down::take_down(instance, true)?;
     }
     instance.ports.move_taken();
-    let purpose = if extent == Extent::Platform {
-        Purpose::Test
-    } else {
-        Purpose::Run
-    };
-    let facts = up::bring_up(instance, purpose, Some(compiled), extent)?;
-    variables(instance, &facts)
+    up::bring_up(instance, purpose, Some(compiled), extent)
 }
 
 /// Where the instance's parts are, for tests and benchmarks.
@@ -219,6 +252,7 @@ impl Plan {
                 packages: Vec::new(),
                 filters: Vec::new(),
                 tests: true,
+                fuzz: true,
             });
         }
         let members = cargo::packages(instance)?;
@@ -227,10 +261,13 @@ impl Plan {
             packages: Vec::new(),
             filters: Vec::new(),
             tests: false,
+            fuzz: false,
         };
         for name in names {
             if let Some(check) = CHECKS.iter().find(|check| *check == name) {
                 plan.checks.push(check);
+            } else if name == FUZZ {
+                plan.fuzz = true;
             } else if let Some(package) = members
                 .iter()
                 .find(|member| *member == name || member.ends_with(&format!("-{name}")))
@@ -247,6 +284,9 @@ impl Plan {
 
     /// Only the end-to-end tests need the platform itself; the crates' own need the stores.
     fn extent(&self) -> Option<Extent> {
+        if self.fuzz {
+            return Some(Extent::Platform);
+        }
         let only = |names: &[&str]| {
             !self.packages.is_empty()
                 && self

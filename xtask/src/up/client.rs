@@ -10,7 +10,7 @@ use crate::instance::Instance;
 use crate::services;
 
 /// A signed-in client of the public API.
-pub(super) struct Client {
+pub(crate) struct Client {
     address: Address,
     host: String,
     token: String,
@@ -20,20 +20,31 @@ pub(super) struct Client {
 
 impl Client {
     /// Signs in as the instance's owner.
-    pub(super) fn sign_in(instance: &Instance) -> Result<Self> {
+    pub(crate) fn sign_in(instance: &Instance) -> Result<Self> {
+        Self::sign_in_as(
+            instance,
+            &services::owner_email(),
+            &services::owner_password(instance)?,
+        )
+    }
+
+    /// Signs in with an account's e-mail address and password.
+    pub(crate) fn sign_in_as(instance: &Instance, email: &str, password: &str) -> Result<Self> {
         let mut client = Self {
             // Programs may not resolve `localhost` names; the edge is asked by its address.
             address: Address::Loopback(instance.ports.edge),
             host: format!("localhost:{}", instance.ports.edge),
             token: String::new(),
             signed_in: Instant::now(),
-            credentials: json!({
-                "email": services::owner_email(),
-                "password": services::owner_password(instance)?,
-            }),
+            credentials: json!({ "email": email, "password": password }),
         };
         client.renew()?;
         Ok(client)
+    }
+
+    /// The present access token.
+    pub(crate) fn token(&self) -> &str {
+        &self.token
     }
 
     fn renew(&mut self) -> Result<()> {
@@ -53,7 +64,7 @@ impl Client {
     }
 
     /// Sends a request; tokens live for 15 minutes and are renewed in time.
-    pub(super) fn call(
+    pub(crate) fn call(
         &mut self,
         method: &str,
         target: &str,
@@ -69,13 +80,13 @@ impl Client {
     }
 
     /// Sends a request and demands success.
-    pub(super) fn get(&mut self, target: &str) -> Result<Value> {
+    pub(crate) fn get(&mut self, target: &str) -> Result<Value> {
         let answer = self.call("GET", target, None, &[])?;
         expect(&answer, &format!("GET {target}"))
     }
 
     /// Waits until an operation is over; it must have succeeded.
-    pub(super) fn finish(&mut self, operation: &str, deadline: Duration) -> Result<()> {
+    pub(crate) fn finish(&mut self, operation: &str, deadline: Duration) -> Result<()> {
         let end = Instant::now() + deadline;
         loop {
             let state = self.get(&format!("/v1/operations/{operation}?wait=10"))?;
@@ -112,7 +123,7 @@ impl Client {
 }
 
 /// The answer's JSON, or an error with the API's own words.
-pub(super) fn expect(answer: &Response, what: &str) -> Result<Value> {
+pub(crate) fn expect(answer: &Response, what: &str) -> Result<Value> {
     if answer.is_success() {
         return answer.json();
     }

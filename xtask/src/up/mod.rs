@@ -23,6 +23,7 @@ use crate::supervisor::{self, Firewall, Manifest, Record, Service};
 use crate::users::Accounts;
 use crate::{firewall, image, interrupt, process, redis};
 
+pub(crate) use self::client::Client;
 pub(crate) use self::demo::{probe as probe_demo, url as demo_url};
 
 /// Runs the command.
