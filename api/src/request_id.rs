@@ -163,9 +163,9 @@ fn with_problem<B: MessageBody + 'static>(
         return response;
     }
     let carried = response.response().extensions().get::<ApiError>().cloned();
-    let problem = carried
-        .unwrap_or_else(|| ApiError::of_status(status))
-        .problem(id.as_str());
+    let error = carried.unwrap_or_else(|| ApiError::of_status(status));
+    error.log(id.as_str());
+    let problem = error.problem(id.as_str());
     let (request, old) = response.into_parts();
     let mut new = HttpResponse::build(old.status());
     for (name, value) in old.headers() {

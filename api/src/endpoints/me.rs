@@ -44,7 +44,8 @@ struct Me {
     name: String,
     /// The organization that the credential acts for.
     organization: MyOrganization,
-    /// The present role there.
+    /// The present role there. New values may appear.
+    #[schema(value_type = String, example = "owner", extensions(("x-extensible-enum" = json!(["owner", "admin", "viewer"]))))]
     role: Role,
     /// What that role permits.
     #[schema(example = json!(["self", "tenants.read"]))]

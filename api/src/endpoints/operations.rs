@@ -173,7 +173,10 @@ struct OperationTarget {
     #[schema(example = "tenant")]
     r#type: String,
     /// Its id.
-    #[schema(example = "ten_01jdjyfyh1fe82gqsfsks1j4x4")]
+    #[schema(
+        example = "ten_01jdjyfyh1fe82gqsfsks1j4x4",
+        pattern = "^[a-z]+_[0-7][0-9a-hjkmnp-tv-z]{25}$"
+    )]
     id: String,
 }
 

@@ -42,7 +42,7 @@ pub struct Problem {
     #[schema(example = "slug_taken")]
     pub code: &'static str,
     /// The request, as in `X-Request-Id` and in the logs.
-    #[schema(example = "0193-5c2f-example")]
+    #[schema(example = "0193-5c2f-example", pattern = "^[A-Za-z0-9._-]{1,128}$")]
     pub request_id: String,
     /// Which values are wrong.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -97,6 +97,16 @@ struct Refusal {
     retry_after: Option<Duration>,
     allow: Option<String>,
     rate_limit: Option<Standing>,
+    /// What happened, for the log alone.
+    cause: Option<Cause>,
+}
+
+#[derive(Debug, Clone)]
+enum Cause {
+    /// A part that is needed does not answer.
+    Away { part: &'static str, error: String },
+    /// A mistake of ours.
+    Mistake(String),
 }
 
 impl ApiError {
@@ -112,6 +122,7 @@ impl ApiError {
             retry_after: None,
             allow: None,
             rate_limit: None,
+            cause: None,
         }))
     }
 
@@ -181,6 +192,17 @@ impl ApiError {
         let mut error = Self::new(ErrorCode::Invalid).detail(detail);
         error.0.errors = errors;
         error
+    }
+
+    /// Tells the log what no client is told.
+    pub fn log(&self, request_id: &str) {
+        match &self.0.cause {
+            None => {}
+            Some(Cause::Away { part, error }) => {
+                tracing::warn!(request_id, part, error, "a part that is needed does not answer");
+            }
+            Some(Cause::Mistake(error)) => tracing::error!(request_id, error, "internal error"),
+        }
     }
 
     /// The body, for a request.
@@ -303,12 +325,17 @@ impl From<Error> for ApiError {
                 retry_after,
                 source,
             } => {
-                tracing::warn!(part, error = %source, "a part that is needed does not answer");
-                Self::new(ErrorCode::Unavailable).retry_after(retry_after)
+                let mut error = Self::new(ErrorCode::Unavailable).retry_after(retry_after);
+                error.0.cause = Some(Cause::Away {
+                    part,
+                    error: source.to_string(),
+                });
+                error
             }
-            Error::Internal(error) => {
-                tracing::error!(error, "internal error");
-                Self::new(ErrorCode::Internal)
+            Error::Internal(mistake) => {
+                let mut error = Self::new(ErrorCode::Internal);
+                error.0.cause = Some(Cause::Mistake(mistake));
+                error
             }
         }
     }

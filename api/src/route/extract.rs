@@ -173,7 +173,12 @@ impl Describe for IdempotencyKey {
                      hours, and answered the same, without secrets.",
                 ))
                 .schema(Some(
-                    ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(255)).build(),
+                    ObjectBuilder::new()
+                        .schema_type(Type::String)
+                        .min_length(Some(1))
+                        .max_length(Some(255))
+                        .pattern(Some(r"^[\x20-\x7e]+$"))
+                        .build(),
                 ))
                 .build(),
         );

@@ -12,7 +12,9 @@ mod sketch;
 
 use std::{collections::BTreeMap, panic::AssertUnwindSafe, sync::Arc};
 
-use actix_web::{FromRequest, Handler as ActixHandler, HttpRequest, Responder, Route, http::Method, web};
+use actix_web::{
+    FromRequest, Handler as ActixHandler, HttpRequest, Responder, Route, dev::Payload, http::Method, web,
+};
 pub(crate) use answer::respond_as_inner;
 pub use answer::{Accepted, Answer, HasOperation, Html, NoContent, Once, Raw, Reply, Resource, Versioned};
 pub use body::{Body, MaybeBody, MergePatch, NoBody, Patch};
@@ -135,14 +137,23 @@ pub trait Guarded<Args>: Clone + 'static {
     fn route(self, method: Method, media_types: Arc<[String]>) -> Route;
 }
 
+/// Takes an argument from a request.
+async fn extract<T>(request: &HttpRequest, payload: &mut Payload) -> Result<T, ApiError>
+where
+    T: FromRequest,
+    ApiError: From<T::Error>,
+{
+    Ok(T::from_request(request, payload).await?)
+}
+
 macro_rules! guarded {
     ($($argument:ident)*) => {
         impl<F, Fut, G, $($argument,)* A> Guarded<(G, $($argument,)*)> for F
         where
             F: Fn(G, $($argument),*) -> Fut + ActixHandler<(G, $($argument,)*), Output = Result<A, ApiError>, Future = Fut>,
             Fut: Future<Output = Result<A, ApiError>> + 'static,
-            G: Guard + FromRequest + 'static,
-            $($argument: Describe + FromRequest + 'static,)*
+            G: Guard + FromRequest<Error = ApiError> + 'static,
+            $($argument: Describe + FromRequest<Error = ApiError> + 'static,)*
             A: Answer + Responder + 'static,
         {
             fn describe(sketch: &mut Sketch) {
@@ -154,11 +165,17 @@ macro_rules! guarded {
             #[allow(clippy::disallowed_methods, reason = "the one place where routes are made")]
             #[allow(non_snake_case, reason = "an argument is named as its type")]
             fn route(self, method: Method, media_types: Arc<[String]>) -> Route {
-                web::method(method).to(move |guard: G, request: HttpRequest, $($argument: $argument),*| {
-                    let answer = accept::check(&request, &media_types)
-                        .map(|()| AssertUnwindSafe(self(guard, $($argument),*)).catch_unwind());
+                web::method(method).to(move |request: HttpRequest, payload: web::Payload| {
+                    let (handler, media_types) = (self.clone(), media_types.clone());
                     async move {
-                        answer?.await.unwrap_or_else(|_| {
+                        // One after the other, the guard first: who may not do a thing is not told what is wrong with
+                        // the request.
+                        let mut payload = payload.into_inner();
+                        let guard = extract::<G>(&request, &mut payload).await?;
+                        accept::check(&request, &media_types)?;
+                        $(let $argument = extract::<$argument>(&request, &mut payload).await?;)*
+                        let answer = AssertUnwindSafe(handler(guard, $($argument),*)).catch_unwind();
+                        answer.await.unwrap_or_else(|_| {
                             tracing::error!("a handler panicked");
                             Err(ApiError::new(ErrorCode::Internal))
                         })
