@@ -331,6 +331,14 @@ fn parse_body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
                 code => ApiError::new(code).detail(format!("The body is not JSON: {error}.")),
             }
         })?;
+    // Serde also reads a struct from the list of its fields' values; a body that says no names is none of ours.
+    if !strict.0.is_object() {
+        return Err(ApiError::invalid(vec![Violation::at(
+            "",
+            "invalid_type",
+            "must be a JSON object",
+        )]));
+    }
     if let Some(pointer) = place_of_nul(&strict.0) {
         return Err(ApiError::invalid(vec![Violation::at(pointer, NUL.0, NUL.1)]));
     }
@@ -484,7 +492,9 @@ mod tests {
         assert_eq!(refusal("{} x").0, 400);
         assert_eq!(refusal("").0, 400);
         assert_eq!(refusal(&"[".repeat(5000)).0, 400);
-        assert_eq!(refusal("[]").0, 422);
+        for body in ["[]", r#"["a"]"#, "null", "3"] {
+            assert_eq!(refusal(body), (422, " invalid_type".into()));
+        }
         assert_eq!(
             refusal(r#"{"slug":"a","colour":1}"#),
             (422, "/colour unknown_field".into())
