@@ -72,6 +72,12 @@ impl SecondApi {
         Api::at(&self.base)
     }
 
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        self.base.trim_start_matches("http://")
+    }
+
     /// Its process.
     ///
     /// # Errors
