@@ -47,49 +47,15 @@ impl Platform {
         record: impl FnOnce(&T) -> Value,
     ) -> Result<Effect<T>, Error> {
         let transaction = self.database().begin().await?;
-        if let Some(once) = once {
-            let claimed = transaction
-                .query_one_raw(Statement::from_sql_and_values(
-                    sea_orm::DbBackend::Postgres,
-                    "SELECT pg_try_advisory_xact_lock(hashtextextended($1, 0)) AS claimed",
-                    [format!("idempotency:{credential}:{}", once.key).into()],
-                ))
-                .await?
-                .ok_or_else(|| Error::internal("no answer to a lock"))?
-                .try_get::<bool>("", "claimed")?;
-            if !claimed {
-                return Err(Error::IdempotencyInFlight);
-            }
-            let known = idempotency_record::Entity::find_by_id((credential, once.key.clone()))
-                .one(&transaction)
-                .await?;
-            if let Some(known) = known {
-                if known.created_at > chrono::Utc::now() - chrono::Duration::hours(KEPT_HOURS) {
-                    return if known.request_hash == once.request_hash {
-                        Ok(Effect::Replayed(known.answer))
-                    } else {
-                        Err(Error::IdempotencyKeyReused)
-                    };
-                }
-                idempotency_record::Entity::delete_by_id((credential, once.key.clone()))
-                    .exec(&transaction)
-                    .await?;
-            }
+        let effect = attempt(&transaction, credential, once, work, record).await;
+        if let Ok(Effect::Done(_)) = effect {
+            transaction.commit().await?;
+        } else if let Err(error) = transaction.rollback().await {
+            // Rolled back before the answer, since a transaction that is only dropped still holds the key when the
+            // client sends it again. Nothing was changed in any case, and the answer is as good.
+            tracing::warn!(%error, "a transaction was not rolled back");
         }
-        let done = work(&transaction).await?;
-        if let Some(once) = once {
-            idempotency_record::Entity::insert(idempotency_record::ActiveModel {
-                credential_id: Set(credential),
-                key: Set(once.key.clone()),
-                request_hash: Set(once.request_hash.clone()),
-                answer: Set(record(&done)),
-                created_at: Set(chrono::Utc::now()),
-            })
-            .exec(&transaction)
-            .await?;
-        }
-        transaction.commit().await?;
-        Ok(Effect::Done(done))
+        effect
     }
 
     /// Forgets answers that are too old to be replayed.
@@ -106,6 +72,58 @@ impl Platform {
             .await?;
         Ok(deleted.rows_affected)
     }
+}
+
+/// Claims the key, looks for its answer, and carries out the work where there is none.
+async fn attempt<T>(
+    transaction: &DatabaseTransaction,
+    credential: Uuid,
+    once: Option<&Once>,
+    work: impl AsyncFnOnce(&DatabaseTransaction) -> Result<T, Error>,
+    record: impl FnOnce(&T) -> Value,
+) -> Result<Effect<T>, Error> {
+    if let Some(once) = once {
+        let claimed = transaction
+            .query_one_raw(Statement::from_sql_and_values(
+                sea_orm::DbBackend::Postgres,
+                "SELECT pg_try_advisory_xact_lock(hashtextextended($1, 0)) AS claimed",
+                [format!("idempotency:{credential}:{}", once.key).into()],
+            ))
+            .await?
+            .ok_or_else(|| Error::internal("no answer to a lock"))?
+            .try_get::<bool>("", "claimed")?;
+        if !claimed {
+            return Err(Error::IdempotencyInFlight);
+        }
+        let known = idempotency_record::Entity::find_by_id((credential, once.key.clone()))
+            .one(transaction)
+            .await?;
+        if let Some(known) = known {
+            if known.created_at > chrono::Utc::now() - chrono::Duration::hours(KEPT_HOURS) {
+                return if known.request_hash == once.request_hash {
+                    Ok(Effect::Replayed(known.answer))
+                } else {
+                    Err(Error::IdempotencyKeyReused)
+                };
+            }
+            idempotency_record::Entity::delete_by_id((credential, once.key.clone()))
+                .exec(transaction)
+                .await?;
+        }
+    }
+    let done = work(transaction).await?;
+    if let Some(once) = once {
+        idempotency_record::Entity::insert(idempotency_record::ActiveModel {
+            credential_id: Set(credential),
+            key: Set(once.key.clone()),
+            request_hash: Set(once.request_hash.clone()),
+            answer: Set(record(&done)),
+            created_at: Set(chrono::Utc::now()),
+        })
+        .exec(transaction)
+        .await?;
+    }
+    Ok(Effect::Done(done))
 }
 
 impl<P: crate::permissions::Permission> crate::caller::Caller<P> {

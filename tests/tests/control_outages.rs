@@ -87,6 +87,12 @@ async fn without_its_database_the_api_says_so_and_comes_back_by_itself() -> Resu
     let api = Api::owner().await?;
     let before = services::process("api")?;
     let away = Away::take("postgres")?;
+    // Its backends notice that it is gone, and end.
+    wait::until(BACK, "the database is away", async || {
+        ensure!(ready(&api, "database").await? == (503, false), "not yet");
+        Ok(())
+    })
+    .await?;
     let missing = "/v1/tenants/ten_01jdjyfyh1fe82gqsfsks1j4x4";
     for (method, path, body) in [
         (Method::GET, "/v1/me", None),
