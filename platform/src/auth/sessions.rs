@@ -54,19 +54,16 @@ impl Platform {
     /// account has several and named none; [`Error::TooManySignIns`].
     pub async fn sign_in(&self, sign_in: SignIn) -> Result<TokenPair, Error> {
         let attempt = self.throttle().attempt(&sign_in.email, sign_in.address).await?;
-        let account = user::Entity::find()
-            .filter(Expr::cust_with_values(
-                "lower(email) = $1",
-                [sign_in.email.to_lowercase()],
-            ))
-            .one(self.database())
-            .await?;
-        let hash = account.as_ref().map(|account| account.password_hash.clone());
-        let right = password::verify(sign_in.password, hash).await?;
-        let Some(account) = account.filter(|_| right) else {
-            return Err(Error::WrongPassword);
+        let account = match self.account(&sign_in.email, sign_in.password).await {
+            Ok(Some(account)) => account,
+            Ok(None) => return Err(Error::WrongPassword),
+            Err(error) => {
+                // What could not be checked was no wrong guess.
+                self.throttle().release(attempt).await;
+                return Err(error);
+            }
         };
-        self.throttle().succeeded(attempt).await;
+        self.throttle().release(attempt).await;
 
         let memberships: Vec<(membership::Model, Option<organization::Model>)> = {
             let rows = membership::Entity::find()
@@ -124,6 +121,20 @@ impl Platform {
             refresh_token,
             now,
         )
+    }
+
+    /// The account of an e-mail address and its password. One that does not exist takes as long.
+    async fn account(&self, email: &str, password: SecretString) -> Result<Option<user::Model>, Error> {
+        let account = user::Entity::find()
+            .filter(Expr::cust_with_values(
+                "lower(email) = $1",
+                [email.to_lowercase()],
+            ))
+            .one(self.database())
+            .await?;
+        let hash = account.as_ref().map(|account| account.password_hash.clone());
+        let right = password::verify(password, hash).await?;
+        Ok(account.filter(|_| right))
     }
 
     /// Trades a refresh token for a new pair. The old one is used up.

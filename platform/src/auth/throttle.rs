@@ -58,7 +58,7 @@ struct Count {
     since: Instant,
 }
 
-/// An attempt that counts as failed until it is known to have succeeded: any number at the same time is counted too.
+/// An attempt that counts as failed until it is known not to have: any number at the same time is counted too.
 #[derive(Debug)]
 pub(crate) struct Attempt(String);
 
@@ -91,8 +91,8 @@ impl SignInThrottle {
         }
     }
 
-    /// Takes the count of an attempt back, which succeeded.
-    pub(crate) async fn succeeded(&self, attempt: Attempt) {
+    /// Takes the count of an attempt back, which did not fail.
+    pub(crate) async fn release(&self, attempt: Attempt) {
         if self.run(RELEASE, &attempt.0).await.is_none()
             && let Some(count) = self.alone.get(&attempt.0)
         {

@@ -144,20 +144,10 @@ async fn a_protected_tenant_is_not_deleted() -> Result<()> {
     let path = format!("/v1/tenants/{}", tenant.id);
     assert_eq!(api.delete(&path).await?.problem(409)?, "tenant_protected");
     tenant.visit("/web/login").await?.expect(200)?;
-    // There is no request yet that ends the protection.
-    let mut control = sql::control().await?;
-    let uuid = sql::text(
-        &mut control,
-        &format!("SELECT id FROM tenants WHERE slug = '{}'", tenant.slug),
-    )
-    .await?;
-    sql::execute(
-        &mut control,
-        &format!(
-            "UPDATE tenants SET protected = false WHERE id = '{}'",
-            uuid.context("a row")?
-        ),
-    )
-    .await?;
+    let unprotect = json!({ "protected": false });
+    assert_eq!(
+        api.patch(&path, &unprotect, &[]).await?.expect(200)?["protected"],
+        false
+    );
     tenant.delete().await
 }
