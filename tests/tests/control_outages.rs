@@ -131,6 +131,12 @@ async fn without_its_database_the_api_says_so_and_comes_back_by_itself() -> Resu
     for path in ["/healthz", "/openapi.json", "/.well-known/jwks.json"] {
         api.get(path).await?.expect(200)?;
     }
+    // A sign-in that could not be checked is no wrong guess.
+    let access = &Place::get().access;
+    let sign_in = json!({ "email": access.owner_email, "password": access.owner_password });
+    for _ in 0..12 {
+        is_unavailable(&Api::anyone()?.post("/v1/auth/token", &sign_in, &[]).await?)?;
+    }
     let bad = api.with("not.a.token").get("/v1/me").await?;
     assert_eq!(bad.problem(401)?, "unauthenticated");
 
@@ -144,8 +150,85 @@ async fn without_its_database_the_api_says_so_and_comes_back_by_itself() -> Resu
         Ok(())
     })
     .await?;
+    Api::owner().await?;
     assert_eq!(services::process("api")?, before, "it was started again");
     Ok(())
+}
+
+/// A service that does not answer and does not close its connections either: all its processes stand still.
+struct Frozen(Vec<Pid>);
+
+impl Frozen {
+    fn freeze(name: &str) -> Result<Self> {
+        let first = services::process(name)?;
+        let mut frozen = Self(vec![Pid::from_raw(first)]);
+        for entry in std::fs::read_dir("/proc")?.flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+                continue;
+            };
+            let status = std::fs::read_to_string(entry.path().join("status")).unwrap_or_default();
+            let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"));
+            if parent.and_then(|parent| parent.trim().parse().ok()) == Some(first) {
+                frozen.0.push(Pid::from_raw(pid));
+            }
+        }
+        for pid in &frozen.0 {
+            // One that has ended meanwhile stands still as well.
+            kill(*pid, Signal::SIGSTOP).ok();
+        }
+        Ok(frozen)
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        for pid in &self.0 {
+            kill(*pid, Signal::SIGCONT).ok();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_database_that_hangs_does_not_hang_its_clients() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    let api = Api::owner().await?;
+    let frozen = Frozen::freeze("postgres")?;
+    let begun = Instant::now();
+    let asked = (0..20).map(|_| api.get("/v1/me"));
+    let answers = tokio::time::timeout(Duration::from_secs(30), futures::future::join_all(asked)).await;
+    let took = begun.elapsed();
+    drop(frozen);
+    wait::until(BACK, "the api is back", async || {
+        api.get("/v1/me").await?.expect(200).map(drop)
+    })
+    .await?;
+    for answer in answers.with_context(|| format!("requests hang for {took:?}"))? {
+        is_unavailable(&answer?)?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_redis_that_hangs_holds_nobody_up() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    let mut people = People::new().await?;
+    let organization = people.organization().await?;
+    let member = people.member(&organization, "owner").await?;
+    let api = member.api().await?;
+    let frozen = Frozen::freeze("redis")?;
+    for _ in 0..5 {
+        let begun = Instant::now();
+        api.get("/v1/tenants").await?.expect(200)?;
+        assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    }
+    member.tokens().await?;
+    assert_eq!(ready(&api, "redis").await?, (200, false));
+    drop(frozen);
+    wait::until(BACK, "redis is back", async || {
+        ensure!(ready(&api, "redis").await? == (200, true), "not yet");
+        Ok(())
+    })
+    .await
 }
 
 #[tokio::test]
