@@ -16,7 +16,7 @@ use prometheus::{IntCounter, Registry};
 use quick_cache::sync::Cache;
 use redis::{Script, aio::ConnectionManager};
 
-/// A block is this part of the burst.
+/// A block is this part of the burst, and grows up to the requests of a second while blocks are used up at once.
 const BLOCKS_IN_A_BURST: u32 = 20;
 /// How long a block is good, and so how old the numbers in an answer can be.
 const BLOCK_LIFE: Duration = Duration::from_secs(1);
@@ -124,6 +124,8 @@ struct Lease {
 
 #[derive(Debug, Clone, Copy)]
 struct Permits {
+    /// How many were asked for.
+    block: u32,
     /// In the present block.
     held: u32,
     /// In the bucket, when the block was leased.
@@ -204,7 +206,7 @@ impl RateLimiter {
     }
 
     async fn lease_and_take(&self, lease: &Lease, subject: Subject) -> Standing {
-        let block = (self.burst / BLOCKS_IN_A_BURST).max(1);
+        let block = self.next_block(lease);
         let Some((granted, left, wait)) = self.lease(subject, block).await else {
             self.alone.inc();
             return self.take_alone(lease);
@@ -216,10 +218,23 @@ impl RateLimiter {
             permits.refused_until = now + wait;
             return self.standing(false, 0, wait);
         }
+        permits.block = block;
         permits.held = granted - 1;
         permits.left = left;
         permits.good_until = now + BLOCK_LIFE;
         self.standing(true, left + permits.held, Duration::ZERO)
+    }
+
+    /// How many permits to ask for: twice as many as before if those did not last.
+    fn next_block(&self, lease: &Lease) -> u32 {
+        let least = (self.burst / BLOCKS_IN_A_BURST).max(1);
+        let permits = lease.lock();
+        let used_up = permits.held == 0 && permits.good_until > Instant::now();
+        if used_up {
+            (permits.block * 2).clamp(least, self.rate.min(self.burst).max(least))
+        } else {
+            least
+        }
     }
 
     async fn lease(&self, subject: Subject, block: u32) -> Option<(u32, u32, u64)> {
@@ -283,6 +298,7 @@ impl Lease {
         let now = Instant::now();
         Self {
             state: Mutex::new(Permits {
+                block: 0,
                 held: 0,
                 left: 0,
                 good_until: now,

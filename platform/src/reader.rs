@@ -100,9 +100,13 @@ impl<P: Permission> Reader<P> {
             .platform
             .identify::<P>(&self.claims, role, &self.request_id)?;
         let mut models = Vec::with_capacity(rows.len());
-        for row in &rows {
-            // Without a row of its own, the join answers one of nulls.
-            if row.try_get::<Option<Uuid>>("", "id")?.is_some() {
+        // Where nothing was found, the join answers one row of nulls.
+        let nothing = match rows.as_slice() {
+            [only] => only.try_get::<Option<Uuid>>("", "id")?.is_none(),
+            _ => false,
+        };
+        if !nothing {
+            for row in &rows {
                 models.push(E::Model::from_query_result(row, "")?);
             }
         }
