@@ -131,6 +131,24 @@ impl Platform {
     }
 }
 
+/// Longest wait for an answer of the database: a little longer than it lets a statement take.
+const ANSWER: Duration = Duration::from_secs(20);
+
+/// Waits for the database, but not for ever: a server that hangs answers nothing and closes nothing. What a request asks
+/// first goes through here.
+pub(crate) async fn answered<T, E: Into<Error>>(
+    call: impl Future<Output = Result<T, E>>,
+) -> Result<T, Error> {
+    match tokio::time::timeout(ANSWER, call).await {
+        Ok(answer) => answer.map_err(Into::into),
+        Err(late) => Err(Error::Unavailable {
+            part: "the database",
+            retry_after: Duration::from_secs(2),
+            source: Box::new(late),
+        }),
+    }
+}
+
 /// Connects to the control plane's database. Every wait for it has an end.
 ///
 /// # Errors

@@ -87,11 +87,8 @@ impl<P: Permission> Reader<P> {
                FROM ({}) standing LEFT JOIN LATERAL ({sql}{limit}) found ON true",
             standing_query(values.len())
         );
-        let rows = self
-            .platform
-            .database()
-            .query_all_raw(Statement::from_sql_and_values(DbBackend::Postgres, sql, values))
-            .await?;
+        let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, values);
+        let rows = crate::answered(self.platform.database().query_all_raw(statement)).await?;
         let role = rows
             .first()
             .map(|row| row.try_get("", "standing_role"))

@@ -125,13 +125,11 @@ impl Platform {
 
     /// The account of an e-mail address and its password. One that does not exist takes as long.
     async fn account(&self, email: &str, password: SecretString) -> Result<Option<user::Model>, Error> {
-        let account = user::Entity::find()
-            .filter(Expr::cust_with_values(
-                "lower(email) = $1",
-                [email.to_lowercase()],
-            ))
-            .one(self.database())
-            .await?;
+        let by_email = user::Entity::find().filter(Expr::cust_with_values(
+            "lower(email) = $1",
+            [email.to_lowercase()],
+        ));
+        let account = crate::answered(by_email.one(self.database())).await?;
         let hash = account.as_ref().map(|account| account.password_hash.clone());
         let right = password::verify(password, hash).await?;
         Ok(account.filter(|_| right))
@@ -144,7 +142,7 @@ impl Platform {
     /// successor is in the wrong hands.
     pub async fn refresh(&self, token: &SecretString) -> Result<TokenPair, Error> {
         let now = Utc::now();
-        let transaction = self.database().begin().await?;
+        let transaction = crate::answered(self.database().begin()).await?;
         let used = refresh_token::Entity::update_many()
             .col_expr(refresh_token::Column::UsedAt, Expr::value(now))
             .filter(refresh_token::Column::TokenHash.eq(hash_token(token)))
@@ -217,14 +215,9 @@ impl Platform {
 
     /// The present role of a session's member: `None` once it has ended or its member was removed.
     pub(crate) async fn standing(&self, session: SessionId) -> Result<Option<Role>, Error> {
-        let row = self
-            .database()
-            .query_one_raw(Statement::from_sql_and_values(
-                sea_orm::DbBackend::Postgres,
-                standing_query(1),
-                [session.into()],
-            ))
-            .await?;
+        let statement =
+            Statement::from_sql_and_values(sea_orm::DbBackend::Postgres, standing_query(1), [session.into()]);
+        let row = crate::answered(self.database().query_one_raw(statement)).await?;
         Ok(row.map(|row| row.try_get("", "role")).transpose()?)
     }
 
