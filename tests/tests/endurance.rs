@@ -192,8 +192,9 @@ async fn thousands_that_wait_take_little_memory_and_few_database_connections() -
         );
         rounds.push(taken.kib);
     }
+    // What is never given back would double it; what the allocator keeps in reserve varies.
     ensure!(
-        rounds[1] < rounds[0] * 5 / 4,
+        rounds[1] < rounds[0] * 8 / 5,
         "it grows: {} KiB, then {} KiB",
         rounds[0],
         rounds[1]
