@@ -49,10 +49,10 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
 #[serde(deny_unknown_fields)]
 struct TokenRequest {
     /// The account's e-mail address.
-    #[schema(example = "owner@example.com")]
+    #[schema(example = "owner@example.com", pattern = "^[^\\x00]*$")]
     email: String,
     /// Its password.
-    #[schema(value_type = String, format = Password)]
+    #[schema(value_type = String, format = Password, pattern = "^[^\\x00]*$")]
     password: SecretString,
     /// Which of the account's organizations; needed when it has several.
     organization_id: Option<OrganizationId>,

@@ -303,7 +303,7 @@ struct ListOperations {
     #[param(inline)]
     status: Option<StatusFilter>,
     /// Only those of this kind.
-    #[param(example = "tenant.provision")]
+    #[param(example = "tenant.provision", pattern = "^[^\\x00]*$")]
     kind: Option<String>,
     /// Only those that work on this.
     #[param(pattern = "^(ten|pool|tpl|dbs)_[0-7][0-9a-hjkmnp-tv-z]{25}$")]

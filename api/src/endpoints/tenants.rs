@@ -289,7 +289,7 @@ struct ListTenants {
     #[param(inline)]
     status: Option<TenantStatus>,
     /// Only the one with this slug.
-    #[param(example = "acme")]
+    #[param(example = "acme", pattern = "^[^\\x00]*$")]
     slug: Option<String>,
     /// Only those of this organization.
     organization_id: Option<OrganizationId>,
