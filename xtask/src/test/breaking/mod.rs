@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::Outcome;
 use super::lint::DOCUMENT;
-use crate::instance::{self, Instance};
-use crate::{exec, files, screen};
+use super::{Outcome, tools};
+use crate::instance::Instance;
+use crate::{exec, screen};
 
 /// Released documents, one a version, below the checkout.
 pub(crate) const RELEASED: &str = "openapi/released";
@@ -110,41 +110,21 @@ fn released(checkout: &Path) -> Result<Vec<PathBuf>> {
 
 /// The program, which Go compiles into the cache at the first time.
 fn program() -> Result<PathBuf> {
-    let folder = instance::cache_root()?
-        .join("tools")
-        .join(format!("oasdiff-{VERSION}"));
-    let program = folder.join("oasdiff");
-    if program.is_file() {
-        return Ok(program);
-    }
-    let go = exec::find("go")
-        .or_else(|| Some(PathBuf::from(USUAL_GO)).filter(|path| path.is_file()))
-        .context("the Go toolchain is missing")?;
-    screen::say(&format!("· compiling oasdiff {VERSION}"));
-    let staged = folder.with_extension("staged");
-    files::remove_tree(&staged)?;
-    files::directory(&staged, 0o755, None)?;
-    let mut command = Command::new(go);
-    command
-        .args(["install", &format!("{MODULE}@{VERSION}")])
-        .current_dir(&staged)
-        .env("GOFLAGS", "-mod=mod")
-        .env("GOBIN", &staged)
-        .env_remove("GOOS")
-        .env_remove("GOARCH");
-    let outcome = exec::capture(&mut command, "", INSTALL)?;
-    if !outcome.status.success() {
-        bail!(
-            "{}",
-            outcome
-                .stderr
-                .lines()
-                .last()
-                .unwrap_or("go install failed")
-                .to_owned()
-        );
-    }
-    files::remove_tree(&folder)?;
-    fs::rename(&staged, &folder)?;
-    Ok(program)
+    tools::cached(&format!("oasdiff-{VERSION}"), "oasdiff", |folder| {
+        let go = exec::find("go")
+            .or_else(|| Some(PathBuf::from(USUAL_GO)).filter(|path| path.is_file()))
+            .context("the Go toolchain is missing")?;
+        screen::say(&format!("· compiling oasdiff {VERSION}"));
+        tools::run(
+            Command::new(go)
+                .args(["install", &format!("{MODULE}@{VERSION}")])
+                .current_dir(folder)
+                .env("GOFLAGS", "-mod=mod")
+                .env("GOBIN", folder)
+                .env_remove("GOOS")
+                .env_remove("GOARCH"),
+            INSTALL,
+        )
+        .map(drop)
+    })
 }

@@ -1,0 +1,54 @@
+//! Programs of the checks that no Debian package holds: fetched once for each version, into the cache, under a name that
+//! is given only when all of it is there.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::{exec, files, instance};
+
+/// The file `program` of the tool `name`, which `install` puts into the folder that it is given.
+pub(super) fn cached(
+    name: &str,
+    program: &str,
+    install: impl FnOnce(&Path) -> Result<()>,
+) -> Result<PathBuf> {
+    let folder = instance::cache_root()?.join("tools").join(name);
+    let found = folder.join(program);
+    if found.exists() {
+        return Ok(found);
+    }
+    let staged = folder.with_extension("staged");
+    files::remove_tree(&staged)?;
+    files::directory(&staged, 0o755, None)?;
+    install(&staged)?;
+    ensure!(staged.join(program).exists(), "the package holds no {program}");
+    files::remove_tree(&folder)?;
+    fs::rename(&staged, &folder)?;
+    Ok(found)
+}
+
+/// Python, which most of them come with.
+pub(super) fn python() -> Result<PathBuf> {
+    exec::find("python3").context("python3 is missing")
+}
+
+/// Runs a step of an installation and answers what it says; its last words are the error.
+pub(super) fn run(command: &mut Command, deadline: Duration) -> Result<String> {
+    let outcome = exec::capture(command, "", deadline)?;
+    if !outcome.status.success() {
+        let words = if outcome.stderr.trim().is_empty() {
+            outcome.stdout
+        } else {
+            outcome.stderr
+        };
+        bail!(
+            "{}",
+            words.trim().lines().last().unwrap_or("the installation failed")
+        );
+    }
+    Ok(outcome.stdout)
+}
