@@ -21,6 +21,7 @@ pub mod second_api;
 pub mod services;
 pub mod socket;
 pub mod sql;
+pub mod stage;
 pub mod tenant;
 pub mod wait;
 pub mod wire;

@@ -93,8 +93,10 @@ impl OperationRow {
         owner: &Organization,
         tenant: &TenantRow,
     ) -> Result<Self> {
-        let operation = Self::new();
-        sqlx::query(
+        Self::write(
+            control,
+            owner,
+            tenant,
             "WITH operation AS ( \
                 INSERT INTO operations (id, kind, scope, target_type, target_id, status, created_at, updated_at) \
                 VALUES ($1, 'tenant.set_admin_password', $2, 'tenant', $3, 'queued', now(), now()) RETURNING id) \
@@ -102,13 +104,7 @@ impl OperationRow {
              SELECT id, 'tenant.set_admin_password', 1, jsonb_build_object('tenant', $4::text), $4, 'ready', \
                     now() + interval '1 day', now() FROM operation",
         )
-        .bind(operation.row)
-        .bind(owner.row)
-        .bind(tenant.row)
-        .bind(&tenant.id)
-        .execute(control)
-        .await?;
-        Ok(operation)
+        .await
     }
 
     /// Writes one that has succeeded.
@@ -120,8 +116,10 @@ impl OperationRow {
         owner: &Organization,
         tenant: &TenantRow,
     ) -> Result<Self> {
-        let operation = Self::new();
-        sqlx::query(
+        Self::write(
+            control,
+            owner,
+            tenant,
             "WITH operation AS ( \
                 INSERT INTO operations (id, kind, scope, target_type, target_id, status, percent, revision, attempt, \
                                         created_at, started_at, finished_at, updated_at) \
@@ -131,12 +129,25 @@ impl OperationRow {
              SELECT id, 'tenant.set_admin_password', 1, jsonb_build_object('tenant', $4::text), $4, 'finished', 1, \
                     now(), now() FROM operation",
         )
-        .bind(operation.row)
-        .bind(owner.row)
-        .bind(tenant.row)
-        .bind(&tenant.id)
-        .execute(control)
-        .await?;
+        .await
+    }
+
+    /// Runs a statement that writes operation and job, of the parameters `$1` to `$4`: the operation's row, the
+    /// organization's, the tenant's, the tenant's id.
+    async fn write(
+        control: &mut PgConnection,
+        owner: &Organization,
+        tenant: &TenantRow,
+        sql: &'static str,
+    ) -> Result<Self> {
+        let operation = Self::new();
+        sqlx::query(sql)
+            .bind(operation.row)
+            .bind(owner.row)
+            .bind(tenant.row)
+            .bind(&tenant.id)
+            .execute(control)
+            .await?;
         Ok(operation)
     }
 

@@ -18,6 +18,7 @@ use tests::people::People;
 use tests::place::Place;
 use tests::rows::{OperationRow, TenantRow};
 use tests::second_api::{self, SecondApi};
+use tests::stage::Stage;
 use tests::tenant::{new_slug, request};
 use tests::{services, sql, wait};
 use tokio::process::Command;
@@ -245,12 +246,13 @@ async fn a_redis_that_hangs_holds_nobody_up() -> Result<()> {
 #[tokio::test]
 async fn without_redis_requests_go_on() -> Result<()> {
     let _alone = ALONE.lock().await;
-    let mut people = People::new().await?;
-    let organization = people.organization().await?;
-    let member = people.member(&organization, "owner").await?;
-    let api = member.api().await?;
-    let tenant = TenantRow::write(&mut people.control, &organization).await?;
-    let operation = OperationRow::queued(&mut people.control, &organization, &tenant).await?;
+    let Stage {
+        people: _people,
+        member,
+        api,
+        tenant,
+        operation,
+    } = Stage::new("owner").await?;
     let metrics = Place::get().api_metrics();
     let alone = second_api::metric(&metrics, "rate_limit_without_redis_total").await?;
     let away = Away::take("redis")?;

@@ -12,10 +12,9 @@ use sqlx::postgres::PgConnection;
 use tests::api::Api;
 use tests::events::Events;
 use tests::http::Answer;
-use tests::people::{Member, People};
 use tests::place::Place;
-use tests::rows::{OperationRow, TenantRow};
 use tests::second_api::SecondApi;
+use tests::stage::Stage;
 use tests::wire::Wire;
 use tests::{services, sql};
 use tokio::net::TcpStream;
@@ -34,36 +33,16 @@ const SESSIONS: usize = 20;
 const MOST_KIB: usize = 40 * 1024;
 const KIB_A_CONNECTION: usize = 40;
 
-struct Stage {
-    people: People,
-    member: Member,
-    operation: OperationRow,
-}
-
-impl Stage {
-    async fn new() -> Result<Self> {
-        let mut people = People::new().await?;
-        let organization = people.organization().await?;
-        let member = people.member(&organization, "viewer").await?;
-        let tenant = TenantRow::write(&mut people.control, &organization).await?;
-        Ok(Self {
-            operation: OperationRow::queued(&mut people.control, &organization, &tenant).await?,
-            people,
-            member,
-        })
+async fn sessions(stage: &Stage, base: &str) -> Result<Vec<Api>> {
+    let base = Api::at(base)?;
+    let mut sessions = Vec::new();
+    for _ in 0..SESSIONS {
+        let tokens = base
+            .sign_in(&stage.member.email, &Place::get().access.owner_password)
+            .await?;
+        sessions.push(base.with(&tokens.access));
     }
-
-    async fn sessions(&self, base: &str) -> Result<Vec<Api>> {
-        let base = Api::at(base)?;
-        let mut sessions = Vec::new();
-        for _ in 0..SESSIONS {
-            let tokens = base
-                .sign_in(&self.member.email, &Place::get().access.owner_password)
-                .await?;
-            sessions.push(base.with(&tokens.access));
-        }
-        Ok(sessions)
-    }
+    Ok(sessions)
 }
 
 /// Database connections of a process that was started after a moment, and those of them that hold a transaction open
@@ -88,8 +67,8 @@ struct Taken {
 
 /// Waits, streams and idle connections for a while, and then their end.
 async fn load(second: &SecondApi, since: &str) -> Result<Taken> {
-    let mut stage = Stage::new().await?;
-    let sessions = stage.sessions(&second.base).await?;
+    let mut stage = Stage::new("viewer").await?;
+    let sessions = sessions(&stage, &second.base).await?;
     let mut control = sql::control().await?;
     let mut idle = Vec::with_capacity(IDLE);
     for _ in 0..IDLE {
@@ -228,9 +207,9 @@ async fn half_a_body_is_not_waited_for() -> Result<()> {
 #[tokio::test]
 async fn a_process_that_is_told_to_end_lets_nobody_hang() -> Result<()> {
     let _alone = ALONE.lock().await;
-    let stage = Stage::new().await?;
+    let stage = Stage::new("viewer").await?;
     let mut second = SecondApi::start(&[]).await?;
-    let sessions = stage.sessions(&second.base).await?;
+    let sessions = sessions(&stage, &second.base).await?;
     let path = format!("/v1/operations/{}?wait=60", stage.operation.id);
     let waits: Vec<_> = (0..100)
         .map(|number| {

@@ -7,35 +7,11 @@ use reqwest::Method;
 use serde_json::json;
 use tests::api::Api;
 use tests::events::Events;
-use tests::people::{Member, People};
-use tests::rows::{OperationRow, TenantRow};
+use tests::stage::Stage;
 use tests::tenant::{Tenant, new_slug, request};
 
 /// What is written by SQL is seen when a waiter looks, which it does every two seconds.
 const SOON: Duration = Duration::from_secs(10);
-
-struct Stage {
-    people: People,
-    member: Member,
-    api: Api,
-    operation: OperationRow,
-}
-
-impl Stage {
-    /// An operation that is queued and that no worker takes.
-    async fn new() -> Result<Self> {
-        let mut people = People::new().await?;
-        let organization = people.organization().await?;
-        let member = people.member(&organization, "viewer").await?;
-        let tenant = TenantRow::write(&mut people.control, &organization).await?;
-        Ok(Self {
-            api: member.api().await?,
-            operation: OperationRow::queued(&mut people.control, &organization, &tenant).await?,
-            people,
-            member,
-        })
-    }
-}
 
 #[tokio::test]
 async fn a_provisioning_is_told_from_its_beginning_to_its_end() -> Result<()> {
@@ -100,7 +76,7 @@ async fn a_provisioning_is_told_from_its_beginning_to_its_end() -> Result<()> {
 
 #[tokio::test]
 async fn a_stream_goes_on_after_the_last_event_that_was_seen() -> Result<()> {
-    let mut stage = Stage::new().await?;
+    let mut stage = Stage::new("viewer").await?;
     let mut stream = Events::open(&stage.api, &stage.operation.id, None).await?;
     let mut seen = vec![stream.next(SOON).await?.context("the first event")?];
     for percent in [10, 40] {
@@ -135,7 +111,7 @@ async fn a_stream_goes_on_after_the_last_event_that_was_seen() -> Result<()> {
 
 #[tokio::test]
 async fn a_quiet_stream_is_kept_open_with_comments() -> Result<()> {
-    let stage = Stage::new().await?;
+    let stage = Stage::new("viewer").await?;
     let mut stream = Events::open(&stage.api, &stage.operation.id, None).await?;
     stream.next(SOON).await?.context("the first event")?;
     let before = stream.comments.len();
@@ -149,7 +125,7 @@ async fn a_quiet_stream_is_kept_open_with_comments() -> Result<()> {
 
 #[tokio::test]
 async fn what_may_not_be_watched_is_refused_before_the_stream_begins() -> Result<()> {
-    let mut stage = Stage::new().await?;
+    let mut stage = Stage::new("viewer").await?;
     let organization = stage.people.organization().await?;
     let stranger = stage.people.member(&organization, "owner").await?.api().await?;
     let path = format!("/v1/operations/{}/events", stage.operation.id);
@@ -174,7 +150,7 @@ async fn what_may_not_be_watched_is_refused_before_the_stream_begins() -> Result
 
 #[tokio::test]
 async fn a_wait_ends_with_the_operation_or_with_its_time() -> Result<()> {
-    let mut stage = Stage::new().await?;
+    let mut stage = Stage::new("viewer").await?;
     let path = format!("/v1/operations/{}", stage.operation.id);
     let begun = Instant::now();
     let waited = stage.api.get(&format!("{path}?wait=2")).await?.expect(200)?;
@@ -221,7 +197,7 @@ async fn ends_soon(stage: &mut Stage, lose: impl AsyncFnOnce(&mut Stage) -> Resu
 
 #[tokio::test]
 async fn logging_out_ends_streams_and_waits_that_are_open() -> Result<()> {
-    let mut stage = Stage::new().await?;
+    let mut stage = Stage::new("viewer").await?;
     ends_soon(&mut stage, async |stage| {
         stage
             .api
@@ -235,7 +211,7 @@ async fn logging_out_ends_streams_and_waits_that_are_open() -> Result<()> {
 
 #[tokio::test]
 async fn removing_a_member_ends_streams_and_waits_that_are_open() -> Result<()> {
-    let mut stage = Stage::new().await?;
+    let mut stage = Stage::new("viewer").await?;
     ends_soon(&mut stage, async |stage| {
         let member = stage.member.clone();
         stage.people.remove(&member).await

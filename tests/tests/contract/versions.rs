@@ -7,6 +7,7 @@ use tests::api::Api;
 use tests::http::Answer;
 use tests::people::People;
 use tests::rows::{OperationRow, TenantRow};
+use tests::stage::Stage;
 
 /// An organization's owner and a tenant of it.
 async fn stage() -> Result<(People, Api, TenantRow)> {
@@ -73,12 +74,13 @@ async fn what_has_not_changed_is_not_sent_again() -> Result<()> {
 
 #[tokio::test]
 async fn a_version_changes_with_what_it_stands_for() -> Result<()> {
-    let mut people = People::new().await?;
-    let organization = people.organization().await?;
-    let member = people.member(&organization, "owner").await?;
-    let api = member.api().await?;
-    let tenant = TenantRow::write(&mut people.control, &organization).await?;
-    let operation = OperationRow::queued(&mut people.control, &organization, &tenant).await?;
+    let Stage {
+        mut people,
+        member,
+        api,
+        operation,
+        ..
+    } = Stage::new("owner").await?;
     let path = format!("/v1/operations/{}", operation.id);
     let mut tags = std::collections::BTreeSet::new();
     for percent in [0, 10, 40, 100] {
