@@ -1,8 +1,8 @@
-//! What the engine counts. Queue depth and age are asked of Postgres by whoever exports them, not counted here.
+//! What the engine counts, and what a sweeper finds when it looks at the queue.
 
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
-    core::Collector,
+    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, core::Collector,
 };
 
 const SECONDS: &[f64] = &[
@@ -22,6 +22,13 @@ pub struct Metrics {
     pub(crate) announced: IntCounter,
     pub(crate) swept: IntCounter,
     pub(crate) outbox_lag: Histogram,
+    pub(crate) depth: IntGaugeVec,
+    pub(crate) oldest: GaugeVec,
+    pub(crate) outbox_rows: IntGauge,
+    pub(crate) outbox_oldest: Gauge,
+    pub(crate) stream_length: IntGauge,
+    pub(crate) stream_lag: IntGauge,
+    pub(crate) stream_pending: IntGauge,
 }
 
 impl Metrics {
@@ -61,6 +68,29 @@ impl Metrics {
                 "jobs_outbox_lag_seconds",
                 "Age of a batch's oldest outbox row when relayed.",
             ),
+            depth: {
+                let options = Opts::new("jobs_queue_depth", "Jobs that are not over, and dead ones.");
+                IntGaugeVec::new(options, &["kind", "state"]).expect("constant options are valid")
+            },
+            oldest: {
+                let options = Opts::new(
+                    "jobs_oldest_waiting_seconds",
+                    "How long the oldest job that may run has waited for a worker.",
+                );
+                GaugeVec::new(options, &["kind"]).expect("constant options are valid")
+            },
+            outbox_rows: gauge("jobs_outbox_rows", "Entries that are not in the stream yet."),
+            outbox_oldest: Gauge::new("jobs_outbox_oldest_seconds", "Age of the oldest of them.")
+                .expect("constant options are valid"),
+            stream_length: gauge("jobs_stream_length", "Entries of the stream."),
+            stream_lag: gauge(
+                "jobs_stream_lag",
+                "Entries that no worker has read; -1: Redis can't tell.",
+            ),
+            stream_pending: gauge(
+                "jobs_stream_pending",
+                "Entries that a worker has read and not acknowledged.",
+            ),
         }
     }
 
@@ -80,8 +110,15 @@ impl Metrics {
             announced,
             swept,
             outbox_lag,
+            depth,
+            oldest,
+            outbox_rows,
+            outbox_oldest,
+            stream_length,
+            stream_lag,
+            stream_pending,
         } = self.clone();
-        let all: [Box<dyn Collector>; 10] = [
+        let all: [Box<dyn Collector>; 17] = [
             Box::new(claimed),
             Box::new(finished),
             Box::new(retried),
@@ -92,6 +129,13 @@ impl Metrics {
             Box::new(announced),
             Box::new(swept),
             Box::new(outbox_lag),
+            Box::new(depth),
+            Box::new(oldest),
+            Box::new(outbox_rows),
+            Box::new(outbox_oldest),
+            Box::new(stream_length),
+            Box::new(stream_lag),
+            Box::new(stream_pending),
         ];
         all.into_iter().try_for_each(|metric| registry.register(metric))
     }

@@ -18,7 +18,7 @@ use tracing::Instrument;
 use uuid::Uuid;
 
 use crate::{
-    Bell, Metrics, Registry,
+    Bell, Interference, Metrics, Registry,
     bell::{Entry, Reader},
     context::Lease,
     error::chain,
@@ -86,6 +86,7 @@ pub struct Worker {
     known: Json,
     options: WorkerOptions,
     metrics: Metrics,
+    interference: Option<Arc<dyn Interference>>,
 }
 
 impl Worker {
@@ -115,7 +116,15 @@ impl Worker {
             known: Json::Object(known),
             options,
             metrics,
+            interference: None,
         }
+    }
+
+    /// The same, at the mercy of a test.
+    #[must_use]
+    pub fn interfered_by(mut self, interference: Arc<dyn Interference>) -> Self {
+        self.interference = Some(interference);
+        self
     }
 
     /// Works until told to stop: then reads no more, lets running jobs end within the drain time, asks the rest to stop,
@@ -128,6 +137,7 @@ impl Worker {
                 db: self.db.clone(),
                 metrics: self.metrics.clone(),
                 changes: Changes(changes),
+                interference: self.interference.clone(),
             },
             bell: self.bell.clone(),
             kinds: Arc::clone(&self.kinds),

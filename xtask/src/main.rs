@@ -69,6 +69,16 @@ enum Command {
         #[arg(short = 'n', long, default_value_t = 40)]
         lines: usize,
     },
+    /// Keeps a service of `up` down until it is released
+    Hold {
+        /// Name of a service, as `status` lists them
+        name: String,
+    },
+    /// Lets a held service run again
+    Release {
+        /// Name of a service, as `status` lists them
+        name: String,
+    },
     /// Runs every check and test on servers of its own, or only those named: a crate, a test filter, `fmt`, `clippy`,
     /// `deny`, `openapi`, `breaking`, `fuzz`
     Test {
@@ -103,6 +113,12 @@ fn main() -> std::process::ExitCode {
         Command::Status => Instance::open(Name::Main).and_then(|instance| status::command(&instance)),
         Command::Logs { name, follow, lines } => Instance::open(Name::Main)
             .and_then(|instance| logs::command(&instance, name.as_deref(), follow, lines)),
+        Command::Hold { name } => {
+            Instance::open(Name::Main).and_then(|instance| status::hold(&instance, &name))
+        }
+        Command::Release { name } => {
+            Instance::open(Name::Main).and_then(|instance| status::release(&instance, &name))
+        }
         Command::Test { names } => test::command(&names),
         Command::Bench { names } => bench::command(&names),
         Command::Openapi { action } => openapi::command(action.as_ref()),

@@ -6,6 +6,7 @@
 mod finish;
 mod lease;
 mod progress;
+mod survey;
 mod sweep;
 
 use std::time::Duration;
@@ -27,6 +28,7 @@ pub(crate) use self::{
         Advance, Pivot, StepRecord, Visible, advance, note_progress, pass_pivot, release, release_uncharged,
         steps,
     },
+    survey::{depths, outbox},
     sweep::{check_mark, delete_finished, drain_outbox, sweep},
 };
 
@@ -183,7 +185,7 @@ pub(crate) async fn revive(tx: &impl ConnectionTrait, id: Uuid) -> Result<operat
             SELECT pg_notify('jobs_outbox', '')::text FROM entry
         )
         UPDATE operations o
-        SET status = 'running', finished_at = NULL, revision = revision + 1, updated_at = now()
+        SET status = 'running', finished_at = NULL, dead_at = NULL, revision = revision + 1, updated_at = now()
         FROM job, rung WHERE o.id = job.operation_id RETURNING o.*";
     model(tx, REVIVE, id).await
 }
