@@ -17,6 +17,7 @@ pub struct Metrics {
     pub(crate) retried: IntCounterVec,
     pub(crate) running: IntGauge,
     pub(crate) claim_wait: Histogram,
+    pub(crate) claim_seconds: Histogram,
     pub(crate) step_seconds: HistogramVec,
     pub(crate) leases_lost: IntCounter,
     pub(crate) announced: IntCounter,
@@ -49,6 +50,7 @@ impl Metrics {
             ),
             running: gauge("jobs_running", "Jobs that this process holds."),
             claim_wait: histogram("jobs_claim_wait_seconds", "From when a job may run to its claim."),
+            claim_seconds: histogram("jobs_claim_seconds", "Duration of a claim that succeeded."),
             step_seconds: {
                 let options = HistogramOpts::new("jobs_step_seconds", "Duration of one try of a step.")
                     .buckets(SECONDS.to_vec());
@@ -94,6 +96,15 @@ impl Metrics {
         }
     }
 
+    /// How many claims succeeded, and how many seconds they took together.
+    #[must_use]
+    pub fn claims(&self) -> (u64, f64) {
+        (
+            self.claim_seconds.get_sample_count(),
+            self.claim_seconds.get_sample_sum(),
+        )
+    }
+
     /// Adds them to a registry.
     ///
     /// # Errors
@@ -105,6 +116,7 @@ impl Metrics {
             retried,
             running,
             claim_wait,
+            claim_seconds,
             step_seconds,
             leases_lost,
             announced,
@@ -118,12 +130,13 @@ impl Metrics {
             stream_lag,
             stream_pending,
         } = self.clone();
-        let all: [Box<dyn Collector>; 17] = [
+        let all: [Box<dyn Collector>; 18] = [
             Box::new(claimed),
             Box::new(finished),
             Box::new(retried),
             Box::new(running),
             Box::new(claim_wait),
+            Box::new(claim_seconds),
             Box::new(step_seconds),
             Box::new(leases_lost),
             Box::new(announced),

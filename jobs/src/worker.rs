@@ -319,6 +319,7 @@ impl Hand {
         let metrics = &self.engine.metrics;
         metrics.claimed.with_label_values(&[&claimed.kind]).inc();
         metrics.claim_wait.observe(claimed.waited.as_secs_f64());
+        metrics.claim_seconds.observe(at.elapsed().as_secs_f64());
         self.engine.changes.send(id, claimed.revision);
         let runner = self.kinds.get(&(claimed.kind.as_str(), claimed.version)).cloned();
         let Some(runner) = runner else {

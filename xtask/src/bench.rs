@@ -9,7 +9,7 @@ use crate::build::{self, Selection};
 use crate::install::Purpose;
 use crate::instance::{Instance, Name};
 use crate::up::{self, Extent};
-use crate::{down, exec, interrupt, screen, test};
+use crate::{down, exec, interrupt, screen, test, tools};
 
 /// Longest time of a benchmark.
 const DEADLINE: Duration = Duration::from_secs(2 * 3600);
@@ -55,7 +55,12 @@ fn run(instance: &mut Instance, names: &[String]) -> Result<bool> {
         .context("the crate tests has no program bench")?;
     instance.ports.move_taken();
     let facts = up::bring_up(instance, Purpose::Bench, Some(&compiled), Extent::Platform)?;
+    let requirements = instance
+        .checkout
+        .join("tests/src/bin/bench/jobs/requirements.txt");
+    let rq = tools::python_environment("rq", &requirements)?;
     let mut command = Command::new(&program.path);
+    command.env("BENCH_RQ_PYTHON", rq);
     command.args(names).envs(test::variables(instance, &facts)?);
     command.current_dir(&instance.checkout).stdin(Stdio::null());
     let mut child = interrupt::spawn(&mut command).context("cannot start the benchmark")?;

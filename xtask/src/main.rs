@@ -29,6 +29,7 @@ mod services;
 mod status;
 mod supervisor;
 mod test;
+mod tools;
 mod up;
 mod users;
 

@@ -72,7 +72,10 @@ pub async fn case(rig: &Rig, case: &Case) -> Result<Vec<Place>> {
         .into_iter()
         .map(|(place, _)| place)
         .collect();
-    scene.clear(&rig.api).await.context("clearing the stage")?;
+    scene
+        .clear(&rig.api, &rig.plans)
+        .await
+        .context("clearing the stage")?;
     Ok(passed)
 }
 

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tests::api::Api;
+use tests::faults::Plans;
 use tests::tenant::{Tenant, new_slug, request};
 
 use super::{Scene, Stage};
@@ -87,7 +88,7 @@ impl Scene for Provisioning {
         Ok(())
     }
 
-    async fn clear(self: Box<Self>, _: &Api) -> Result<()> {
+    async fn clear(self: Box<Self>, _: &Api, _: &Plans) -> Result<()> {
         self.tenant.context("no tenant")?.delete().await
     }
 }
@@ -120,7 +121,7 @@ impl Scene for Deleting {
         Ok(())
     }
 
-    async fn clear(self: Box<Self>, _: &Api) -> Result<()> {
+    async fn clear(self: Box<Self>, _: &Api, _: &Plans) -> Result<()> {
         let tenant = self.tenant.context("no tenant")?;
         if tenant.read().await?.status == 404 {
             tenant.forget();
@@ -164,7 +165,7 @@ impl Scene for SettingPassword {
         Ok(())
     }
 
-    async fn clear(self: Box<Self>, _: &Api) -> Result<()> {
+    async fn clear(self: Box<Self>, _: &Api, _: &Plans) -> Result<()> {
         self.tenant.delete().await
     }
 }
