@@ -47,4 +47,4 @@ pub use retry::RetryPolicy;
 pub use revive::{ReviveError, revive};
 pub use sweeper::{Sweeper, SweeperOptions};
 pub use watcher::{Watcher, WatcherOptions};
-pub use worker::{Worker, WorkerOptions};
+pub use worker::{Names, Worker, WorkerOptions};

@@ -32,6 +32,27 @@ const DEFER: Duration = Duration::from_secs(5);
 /// A claim that Postgres does not answer is tried for so long; then the entry is left to be taken over.
 const CLAIM_PATIENCE: Duration = Duration::from_secs(5);
 
+/// How ids are written in logs: as whoever reads them knows them.
+#[derive(Clone, Copy, Debug)]
+pub struct Names {
+    /// An operation's.
+    pub operation: fn(Uuid) -> String,
+    /// A scope's.
+    pub scope: fn(Uuid) -> String,
+    /// A target's, by its type.
+    pub target: fn(&str, Uuid) -> String,
+}
+
+impl Default for Names {
+    fn default() -> Self {
+        Self {
+            operation: |id| id.to_string(),
+            scope: |id| id.to_string(),
+            target: |_, id| id.to_string(),
+        }
+    }
+}
+
 /// How a worker works.
 #[derive(Clone, Debug)]
 pub struct WorkerOptions {
@@ -47,6 +68,8 @@ pub struct WorkerOptions {
     pub drain: Duration,
     /// Then their tokens fire, and after this they are dropped.
     pub grace: Duration,
+    /// How ids are written in logs.
+    pub names: Names,
 }
 
 impl Default for WorkerOptions {
@@ -58,6 +81,7 @@ impl Default for WorkerOptions {
             block: Duration::from_secs(5),
             drain: Duration::from_secs(20),
             grace: Duration::from_secs(3),
+            names: Names::default(),
         }
     }
 }
@@ -327,9 +351,15 @@ impl Hand {
             return self.defer(id).await;
         };
         let lease = Arc::new(Lease::new(id, claimed.epoch, entry.to_owned(), at));
+        let names = &self.options.names;
         let span = tracing::info_span!(
-            "job", operation_id = %id, kind = claimed.kind, epoch = claimed.epoch, scope = %claimed.scope,
-            target_id = %claimed.target_id, request_id = claimed.request_id
+            "job",
+            operation_id = (names.operation)(id),
+            kind = claimed.kind,
+            epoch = claimed.epoch,
+            scope_id = (names.scope)(claimed.scope),
+            target_id = (names.target)(&claimed.target_type, claimed.target_id),
+            request_id = claimed.request_id
         );
         let _held = self.leases.hold(Arc::clone(&lease), metrics);
         let left = runner.run(&self.engine, *claimed, lease).instrument(span).await;

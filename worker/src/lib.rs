@@ -7,8 +7,12 @@ mod world;
 
 use std::{sync::Arc, time::Duration};
 
-use jobs::{Bell, Interference, KnownKind, Registry, Worker, WorkerOptions};
-use platform::settings::WorkerSettings;
+use jobs::{Bell, Interference, KnownKind, Names, Registry, Worker, WorkerOptions};
+use platform::{
+    id::{OperationId, OrganizationId},
+    operations::Target,
+    settings::WorkerSettings,
+};
 use secrecy::ExposeSecret as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -19,6 +23,13 @@ use crate::world::World;
 const JOBS_PREFIX: &str = "platform:jobs";
 /// Database connections beside those of running operations: claims, heartbeats, acknowledgements.
 const SPARE_CONNECTIONS: u32 = 4;
+
+/// Logs name things as the API does.
+const NAMES: Names = Names {
+    operation: |id| OperationId(id).to_string(),
+    scope: |id| OrganizationId(id).to_string(),
+    target: |kind, id| Target::of(kind, id).map_or_else(|| id.to_string(), Target::id_text),
+};
 
 /// What a start or an end can fail with.
 pub type Outcome = Result<(), Box<dyn std::error::Error>>;
@@ -66,6 +77,7 @@ pub async fn run(settings: WorkerSettings, mischief: Option<Mischief>) -> Outcom
     let kinds = operations::register(Registry::new(world.clone()))?;
     let mut options = WorkerOptions {
         concurrency,
+        names: NAMES,
         ..WorkerOptions::default()
     };
     if let Some(mischief) = &mischief {

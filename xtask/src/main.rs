@@ -1,4 +1,4 @@
-//! Developer automation: `cargo xtask up | down | status | logs | test | bench`.
+//! Developer automation: `cargo xtask up | down | status | logs | hold | release | test | bench | chaos`.
 //!
 //! It starts real programs (Postgres, Redis, Nginx, Docker Engine, the platform's own binaries) and watches them; it
 //! holds no rule of the product and never speaks to a database but through `psql`. It must compile in seconds, since a
@@ -92,6 +92,16 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         names: Vec<String>,
     },
+    /// Lets everything break at random while customers work, and sees that all is well in the end; on an instance of its
+    /// own
+    Chaos {
+        /// How long
+        #[arg(long, default_value_t = 20)]
+        minutes: u64,
+        /// Decides what is done and what breaks
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
     /// Writes anew what is printed from the code: the OpenAPI document and the reference pages of errors and settings
     Openapi {
         #[command(subcommand)]
@@ -122,6 +132,7 @@ fn main() -> std::process::ExitCode {
         }
         Command::Test { names } => test::command(&names),
         Command::Bench { names } => bench::command(&names),
+        Command::Chaos { minutes, seed } => bench::chaos(minutes, seed),
         Command::Openapi { action } => openapi::command(action.as_ref()),
         Command::Supervise { state } => supervisor::command(&state),
     };

@@ -47,6 +47,7 @@ pub(crate) fn command(instance: &Instance) -> Result<ExitCode> {
             access.api_url, access.tenant_url
         ));
     }
+    screen::say(&format!("State {}", instance.state.display()));
     Ok(if report.well {
         ExitCode::SUCCESS
     } else {

@@ -31,7 +31,12 @@ impl<K: OperationKind> Drive<'_, K> {
             match self.try_end(claimed, &outcome, true, last.as_ref()).await {
                 Ok(Ended::Done { revision }) => return self.ended(revision, &outcome),
                 Ok(Ended::Lost) => return Next::Leave(Left::Lost),
-                Ok(Ended::CancelledFirst) => return cancelled(self.position),
+                Ok(Ended::CancelledFirst) => {
+                    return match self.keep_last(last.as_ref()).await {
+                        Some(()) => cancelled(self.position),
+                        None => Next::Leave(Left::Lost),
+                    };
+                }
                 Err(EndError::Database(error)) => {
                     tracing::warn!(error = chain(&error), "an operation's end could not be written");
                     if begun.elapsed() > WRITE_PATIENCE {
@@ -43,15 +48,20 @@ impl<K: OperationKind> Drive<'_, K> {
                     }
                 }
                 Err(EndError::Hook(fault)) => {
-                    // The step is done, whatever becomes of the end.
-                    if let Some(done) = &last
-                        && self.persist_done(done).await.is_none()
-                    {
+                    if self.keep_last(last.as_ref()).await.is_none() {
                         return Next::Leave(Left::Lost);
                     }
                     return self.hook_failed(claimed, outcome, fault).await;
                 }
             }
+        }
+    }
+
+    /// The last step is done, whatever becomes of the end.
+    async fn keep_last(&mut self, last: Option<&Done>) -> Option<()> {
+        match last {
+            Some(done) => self.persist_done(done).await,
+            None => Some(()),
         }
     }
 

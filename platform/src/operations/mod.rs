@@ -41,6 +41,18 @@ impl Target {
         }
     }
 
+    /// Reads a type and an id without its kind.
+    #[must_use]
+    pub fn of(kind: &str, id: Uuid) -> Option<Self> {
+        match kind {
+            "tenant" => Some(Self::Tenant(id.into())),
+            "pool" => Some(Self::Pool(id.into())),
+            "template" => Some(Self::Template(id.into())),
+            "database_server" => Some(Self::DatabaseServer(id.into())),
+            _ => None,
+        }
+    }
+
     /// The id without its kind.
     #[must_use]
     pub const fn uuid(self) -> Uuid {
@@ -66,13 +78,7 @@ impl Target {
     /// Reads the two columns back.
     #[must_use]
     pub fn of_row(row: &OperationRow) -> Option<Self> {
-        match row.target_type.as_str() {
-            "tenant" => Some(Self::Tenant(row.target_id.into())),
-            "pool" => Some(Self::Pool(row.target_id.into())),
-            "template" => Some(Self::Template(row.target_id.into())),
-            "database_server" => Some(Self::DatabaseServer(row.target_id.into())),
-            _ => None,
-        }
+        Self::of(&row.target_type, row.target_id)
     }
 
     /// Reads an id of any kind that can be a target.

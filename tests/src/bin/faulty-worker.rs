@@ -1,4 +1,4 @@
-//! The platform's worker with its own settings, and with the faults that a test planned in the folder `FAULTS`. Leases
+//! The platform's worker with its own settings, and with the faults that a test planned in the folder `FAULTS_FOLDER`. Leases
 //! last `FAULTS_LEASE_MS`, so that the tests need not wait long for a dead worker's. With the argument `kinds` it tells what
 //! it can carry out.
 
@@ -18,7 +18,7 @@ async fn main() -> worker::Outcome {
         println!("{}", serde_json::to_string(&worker::kinds(&settings)?)?);
         return Ok(());
     }
-    let plans = Plans::at(PathBuf::from(variable("FAULTS")));
+    let plans = Plans::at(PathBuf::from(variable("FAULTS_FOLDER")));
     let mischief = Mischief {
         interference: Arc::new(FromFiles::new(plans)),
         lease: Duration::from_millis(variable("FAULTS_LEASE_MS").parse()?),

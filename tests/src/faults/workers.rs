@@ -98,7 +98,7 @@ fn start(program: &Path, plans: &Plans, lease: Duration) -> Result<Child> {
         .envs(&own.environment)
         .env("WORKER_CONCURRENCY", "1")
         .env("METRICS_LISTEN", "127.0.0.1:0")
-        .env("FAULTS", plans.folder())
+        .env("FAULTS_FOLDER", plans.folder())
         .env("FAULTS_LEASE_MS", lease.as_millis().to_string())
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
