@@ -13,22 +13,27 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
+use tokio::task::LocalSet;
 use tokio_util::sync::CancellationToken;
 
 /// Customers at a time.
 const CUSTOMERS: u64 = 6;
 
-#[tokio::main]
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
     let (minutes, seed) = arguments()?;
+    LocalSet::new().run_until(run(minutes, seed)).await
+}
+
+async fn run(minutes: u64, seed: u64) -> Result<()> {
     println!("chaos: {minutes} minutes, seed {seed}");
     let begun = Instant::now();
     let (peace, closing) = (CancellationToken::new(), CancellationToken::new());
-    let gremlin = tokio::spawn(gremlin::run(StdRng::seed_from_u64(seed), peace.clone()));
+    let gremlin = tokio::task::spawn_local(gremlin::run(StdRng::seed_from_u64(seed), peace.clone()));
     let customers: Vec<_> = (1..=CUSTOMERS)
         .map(|number| {
             let random = StdRng::seed_from_u64(seed.wrapping_add(number));
-            tokio::spawn(customers::run(number, random, closing.clone()))
+            tokio::task::spawn_local(customers::run(number, random, closing.clone()))
         })
         .collect();
     tokio::time::sleep(Duration::from_secs(minutes * 60)).await;
