@@ -22,6 +22,7 @@ pub struct Metrics {
     pub(crate) announced: IntCounter,
     pub(crate) swept: IntCounter,
     pub(crate) outbox_lag: Histogram,
+    pub(crate) schedule_fires: IntCounterVec,
 }
 
 impl Metrics {
@@ -61,6 +62,11 @@ impl Metrics {
                 "jobs_outbox_lag_seconds",
                 "Age of a batch's oldest outbox row when relayed.",
             ),
+            schedule_fires: counters(
+                "jobs_schedule_fires_total",
+                "Moments of schedules that this process fired; outcome busy: their serial key was, and nothing runs.",
+                &["outcome"],
+            ),
         }
     }
 
@@ -80,8 +86,9 @@ impl Metrics {
             announced,
             swept,
             outbox_lag,
+            schedule_fires,
         } = self.clone();
-        let all: [Box<dyn Collector>; 10] = [
+        let all: [Box<dyn Collector>; 11] = [
             Box::new(claimed),
             Box::new(finished),
             Box::new(retried),
@@ -92,6 +99,7 @@ impl Metrics {
             Box::new(announced),
             Box::new(swept),
             Box::new(outbox_lag),
+            Box::new(schedule_fires),
         ];
         all.into_iter().try_for_each(|metric| registry.register(metric))
     }
