@@ -1,8 +1,9 @@
 //! What a process does now and then: it reads the signing keys again, replaces an old one, forgets what is too old.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use platform::{Platform, auth::Rotation};
+use sea_orm::{DatabaseConnection, DbErr};
 use tokio_util::sync::CancellationToken;
 
 /// How often the signing keys are read again: a key is announced ten minutes before it signs.
@@ -11,37 +12,88 @@ const KEYS_EVERY: Duration = Duration::from_secs(60);
 /// How often the rest is done, at the earliest.
 const REST_EVERY: Duration = Duration::from_secs(600);
 
-/// Works until the process ends. A signing key is replaced when it is `key_age` old.
-pub async fn keep_house(platform: &Platform, key_age: chrono::Duration, ending: CancellationToken) {
-    let keys = async {
-        loop {
-            tokio::time::sleep(KEYS_EVERY).await;
-            if let Err(error) = platform.read_keys_again().await {
-                tracing::warn!(%error, "can't read the signing keys again");
-            }
-        }
-    };
-    let rest = async {
-        loop {
-            // Spread, so that several processes don't all do it at once.
-            tokio::time::sleep(REST_EVERY + Duration::from_secs(u64::from(random_seconds()))).await;
-            forget_and_rotate(platform, key_age).await;
-        }
-    };
-    let work = Box::pin(async { tokio::join!(keys, rest) });
-    ending.run_until_cancelled(work).await;
+/// For how long it is recorded what schedules fired.
+const FIRES_KEPT: Duration = Duration::from_hours(24 * 30);
+
+/// Rows that one statement forgets.
+const BATCH: u32 = 500;
+
+/// Keeps one process's house.
+pub struct Housekeeper {
+    /// Whose it is.
+    pub platform: Arc<Platform>,
+    /// The control plane's database.
+    pub database: DatabaseConnection,
+    /// A signing key that is so old is replaced.
+    pub key_age: chrono::Duration,
+    /// An operation that ended so long ago is forgotten.
+    pub operations_kept: Duration,
 }
 
-async fn forget_and_rotate(platform: &Platform, key_age: chrono::Duration) {
-    match platform.forget_old_answers().await {
-        Ok(0) => {}
-        Ok(forgotten) => tracing::info!(forgotten, "forgot old answers to idempotent requests"),
-        Err(error) => tracing::warn!(%error, "can't forget old answers"),
+impl Housekeeper {
+    /// Works until the process ends.
+    pub async fn keep_house(&self, ending: CancellationToken) {
+        let keys = async {
+            loop {
+                tokio::time::sleep(KEYS_EVERY).await;
+                if let Err(error) = self.platform.read_keys_again().await {
+                    tracing::warn!(%error, "can't read the signing keys again");
+                }
+            }
+        };
+        let rest = async {
+            loop {
+                // Spread, so that several processes don't all do it at once.
+                tokio::time::sleep(REST_EVERY + Duration::from_secs(u64::from(random_seconds()))).await;
+                self.forget_and_rotate().await;
+            }
+        };
+        let work = Box::pin(async { tokio::join!(keys, rest) });
+        ending.run_until_cancelled(work).await;
     }
-    match platform.rotate_signing_key(Rotation::IfOlder(key_age)).await {
-        Ok(false) => {}
-        Ok(true) => tracing::info!("a new key will sign access tokens"),
-        Err(error) => tracing::warn!(%error, "can't replace the signing key"),
+
+    async fn forget_and_rotate(&self) {
+        let Self {
+            platform,
+            database,
+            key_age,
+            operations_kept,
+        } = self;
+        match platform.forget_old_answers().await {
+            Ok(0) => {}
+            Ok(forgotten) => tracing::info!(forgotten, "forgot old answers to idempotent requests"),
+            Err(error) => tracing::warn!(%error, "can't forget old answers"),
+        }
+        match in_batches(|| jobs::delete_finished(database, *operations_kept, BATCH)).await {
+            Ok(0) => {}
+            Ok(forgotten) => tracing::info!(forgotten, "forgot operations that ended long ago"),
+            Err(error) => tracing::warn!(%error, "can't forget old operations"),
+        }
+        match in_batches(|| jobs::schedule::delete_fires(database, FIRES_KEPT, BATCH)).await {
+            Ok(0) => {}
+            Ok(forgotten) => tracing::info!(forgotten, "forgot what schedules fired long ago"),
+            Err(error) => tracing::warn!(%error, "can't forget what schedules fired"),
+        }
+        match platform.rotate_signing_key(Rotation::IfOlder(*key_age)).await {
+            Ok(false) => {}
+            Ok(true) => tracing::info!("a new key will sign access tokens"),
+            Err(error) => tracing::warn!(%error, "can't replace the signing key"),
+        }
+    }
+}
+
+/// Deletes until a batch is not full; short transactions keep everyone else's short.
+async fn in_batches<F>(delete: impl Fn() -> F) -> Result<u64, DbErr>
+where
+    F: Future<Output = Result<u64, DbErr>>,
+{
+    let mut all = 0;
+    loop {
+        let deleted = delete().await?;
+        all += deleted;
+        if deleted < u64::from(BATCH) {
+            return Ok(all);
+        }
     }
 }
 

@@ -1,10 +1,13 @@
-//! Runs the process: the HTTP server, the metrics' own one, and beside them the relay, the sweeper and the watcher of
-//! the job engine.
+//! Runs the process: the HTTP server, the metrics' own one, and beside them the relay, the sweeper, the firing of
+//! schedules and the watcher of the job engine.
 
 use std::{sync::Arc, time::Duration};
 
 use actix_web::{App, HttpServer, web};
-use jobs::{Bell, Relay, RelayOptions, Sweeper, SweeperOptions, Watcher, WatcherOptions};
+use jobs::{
+    Bell, Relay, RelayOptions, Sweeper, SweeperOptions, Watcher, WatcherOptions,
+    schedule::{Firing, FiringOptions},
+};
 use platform::{
     Platform,
     auth::{
@@ -20,7 +23,7 @@ use secrecy::ExposeSecret as _;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    housekeeping,
+    housekeeping::Housekeeper,
     limits::RateLimits,
     metrics::HttpMetrics,
     openapi,
@@ -87,7 +90,13 @@ pub async fn serve(settings: ApiSettings) -> Result<(), Box<dyn std::error::Erro
         RelayOptions::default(),
         job_metrics.clone(),
     );
-    let sweeper = Sweeper::new(database, bell, SweeperOptions::default(), job_metrics);
+    let sweeper = Sweeper::new(
+        database.clone(),
+        bell,
+        SweeperOptions::default(),
+        job_metrics.clone(),
+    );
+    let firing = Firing::new(database.clone(), FiringOptions::default(), job_metrics);
 
     let ending = CancellationToken::new();
     let tasks = TaskTracker::new();
@@ -97,9 +106,16 @@ pub async fn serve(settings: ApiSettings) -> Result<(), Box<dyn std::error::Erro
     tasks.spawn(async move { relay.run(token).await });
     let token = ending.clone();
     tasks.spawn(async move { sweeper.run(token).await });
-    let (token, housekeeper) = (ending.clone(), platform.clone());
-    let key_age = chrono::Duration::days(settings.signing_key_days.into());
-    tasks.spawn(async move { housekeeping::keep_house(&housekeeper, key_age, token).await });
+    let token = ending.clone();
+    tasks.spawn(async move { firing.run(token).await });
+    let housekeeper = Housekeeper {
+        platform: platform.clone(),
+        database,
+        key_age: chrono::Duration::days(settings.signing_key_days.into()),
+        operations_kept: Duration::from_hours(24) * settings.operations_kept_days.into(),
+    };
+    let token = ending.clone();
+    tasks.spawn(async move { housekeeper.keep_house(token).await });
     // Waits and streams end before the server does, or it would wait for them.
     let closing = ending.child_token();
 

@@ -1,7 +1,8 @@
 //! Writes an operation, its job and its outbox row in the caller's transaction: all of it commits or none.
 
 use chrono::{DateTime, Utc};
-use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, FromQueryResult, Statement};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr, FromQueryResult};
+use serde_json::Value as Json;
 use uuid::Uuid;
 
 use crate::{entity::operation, kind::OperationInput, store};
@@ -128,22 +129,53 @@ pub async fn enqueue<I: OperationInput>(
             return Err(EnqueueError::Busy { operation_id });
         }
     }
+    let work = Work {
+        id: new.id.unwrap_or_else(Uuid::now_v7),
+        kind: I::KIND,
+        version: I::VERSION,
+        input,
+        scope: new.scope,
+        target_type: &new.target_type,
+        target_id: new.target_id,
+        serial_key: new.serial.as_ref().map(|serial| serial.key.as_str()),
+        request_id: new.request_id.as_deref(),
+        run_at: new.run_at,
+    };
+    Ok(insert(tx, work).await?)
+}
+
+/// An operation whose kind is known by name only.
+pub(crate) struct Work<'a> {
+    pub(crate) id: Uuid,
+    pub(crate) kind: &'a str,
+    pub(crate) version: i32,
+    pub(crate) input: Json,
+    pub(crate) scope: Uuid,
+    pub(crate) target_type: &'a str,
+    pub(crate) target_id: Uuid,
+    pub(crate) serial_key: Option<&'a str>,
+    pub(crate) request_id: Option<&'a str>,
+    pub(crate) run_at: Option<DateTime<Utc>>,
+}
+
+/// Writes the operation, its job and, unless it is for later, its outbox row. Whether its serial key is busy is the
+/// caller's to know, under that key's lock.
+pub(crate) async fn insert(tx: &DatabaseTransaction, work: Work<'_>) -> Result<operation::Model, DbErr> {
     let values = [
-        new.id.unwrap_or_else(Uuid::now_v7).into(),
-        I::KIND.into(),
-        I::VERSION.into(),
-        input.into(),
-        new.scope.into(),
-        new.target_type.into(),
-        new.target_id.into(),
-        new.serial.map(|serial| serial.key).into(),
-        new.request_id.into(),
-        new.run_at.into(),
+        work.id.into(),
+        work.kind.into(),
+        work.version.into(),
+        work.input.into(),
+        work.scope.into(),
+        work.target_type.into(),
+        work.target_id.into(),
+        work.serial_key.into(),
+        work.request_id.into(),
+        work.run_at.into(),
     ];
-    let statement = Statement::from_sql_and_values(DbBackend::Postgres, INSERT, values);
-    let row = tx.query_one_raw(statement).await?;
-    let row = row.ok_or_else(|| DbErr::RecordNotInserted)?;
-    Ok(operation::Model::from_query_result(&row, "")?)
+    let row = store::bounded(tx.query_one_raw(store::statement(INSERT, values))).await?;
+    let row = row.ok_or(DbErr::RecordNotInserted)?;
+    operation::Model::from_query_result(&row, "")
 }
 
 const INSERT: &str = "

@@ -3,7 +3,7 @@
 //! An effect, its operation, its job and an outbox row are written in one transaction ([`enqueue`]). A [`Relay`] moves
 //! outbox rows to a Redis Stream; a [`Worker`] reads an entry, claims the job in Postgres under a lease epoch, runs its
 //! steps, each persisted before the next, and acknowledges. A [`Sweeper`] announces again what a lost Redis or a dead
-//! worker left behind, so that Redis may be wiped at any moment.
+//! worker left behind, so that Redis may be wiped at any moment. What the clock causes is enqueued by [`schedule::Firing`].
 //!
 //! The crate knows no Odoo, no organization and no HTTP: an operation has a `scope`, whose meaning is the caller's.
 //! It never keeps a secret: inputs and outputs of steps are plain JSON in a table that operators read.
@@ -26,6 +26,7 @@ mod retention;
 mod retry;
 mod revive;
 mod run;
+pub mod schedule;
 mod store;
 mod sweeper;
 mod watcher;

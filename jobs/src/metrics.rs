@@ -30,6 +30,7 @@ pub struct Metrics {
     pub(crate) stream_length: IntGauge,
     pub(crate) stream_lag: IntGauge,
     pub(crate) stream_pending: IntGauge,
+    pub(crate) schedule_fires: IntCounterVec,
 }
 
 impl Metrics {
@@ -93,6 +94,11 @@ impl Metrics {
                 "jobs_stream_pending",
                 "Entries that a worker has read and not acknowledged.",
             ),
+            schedule_fires: counters(
+                "jobs_schedule_fires_total",
+                "Moments of schedules that this process fired; outcome busy: their serial key was, and nothing runs.",
+                &["outcome"],
+            ),
         }
     }
 
@@ -129,8 +135,9 @@ impl Metrics {
             stream_length,
             stream_lag,
             stream_pending,
+            schedule_fires,
         } = self.clone();
-        let all: [Box<dyn Collector>; 18] = [
+        let all: [Box<dyn Collector>; 19] = [
             Box::new(claimed),
             Box::new(finished),
             Box::new(retried),
@@ -149,6 +156,7 @@ impl Metrics {
             Box::new(stream_length),
             Box::new(stream_lag),
             Box::new(stream_pending),
+            Box::new(schedule_fires),
         ];
         all.into_iter().try_for_each(|metric| registry.register(metric))
     }

@@ -7,7 +7,11 @@ use sea_orm_migration::prelude::*;
 /// The engine's migrations, oldest first.
 #[must_use]
 pub fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-    vec![Box::new(CreateEngine), Box::new(ShowTheDead)]
+    vec![
+        Box::new(CreateEngine),
+        Box::new(CreateSchedules),
+        Box::new(ShowTheDead),
+    ]
 }
 
 struct CreateEngine;
@@ -38,7 +42,7 @@ struct ShowTheDead;
 
 impl MigrationName for ShowTheDead {
     fn name(&self) -> &'static str {
-        "m20261126_000001_jobs_show_the_dead"
+        "m20261126_000002_jobs_show_the_dead"
     }
 }
 
@@ -59,6 +63,33 @@ impl MigrationTrait for ShowTheDead {
             DROP INDEX jobs_dead;
             ALTER TABLE operations DROP COLUMN dead_at";
         manager.get_connection().execute_unprepared(DOWN).await.map(drop)
+    }
+}
+
+struct CreateSchedules;
+
+impl MigrationName for CreateSchedules {
+    fn name(&self) -> &'static str {
+        "m20261126_000001_jobs_schedules"
+    }
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for CreateSchedules {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        manager
+            .get_connection()
+            .execute_unprepared(SCHEDULES)
+            .await
+            .map(drop)
+    }
+
+    async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        manager
+            .get_connection()
+            .execute_unprepared("DROP TABLE schedule_fires, schedules")
+            .await
+            .map(drop)
     }
 }
 
@@ -150,4 +181,39 @@ CREATE TABLE job_stream (
     mark text NOT NULL,
     seen_at timestamptz NOT NULL DEFAULT now()
 );
+";
+
+const SCHEDULES: &str = "
+CREATE TABLE schedules (
+    id uuid PRIMARY KEY,
+    name text UNIQUE,
+    kind text NOT NULL,
+    version integer NOT NULL,
+    input jsonb NOT NULL,
+    scope uuid NOT NULL,
+    target_type text NOT NULL,
+    target_id uuid NOT NULL,
+    serial_key text,
+    cron text NOT NULL,
+    time_zone text NOT NULL,
+    jitter_seconds integer NOT NULL DEFAULT 0 CHECK (jitter_seconds BETWEEN 0 AND 86400),
+    enabled boolean NOT NULL DEFAULT true,
+    next_fire_at timestamptz,
+    created_at timestamptz NOT NULL,
+    updated_at timestamptz NOT NULL
+);
+CREATE INDEX schedules_due ON schedules (next_fire_at) WHERE enabled;
+CREATE INDEX schedules_by_scope ON schedules (scope, created_at DESC, id DESC);
+CREATE INDEX schedules_by_target ON schedules (target_id);
+
+CREATE TABLE schedule_fires (
+    schedule_id uuid NOT NULL REFERENCES schedules (id) ON DELETE CASCADE,
+    fire_at timestamptz NOT NULL,
+    -- No reference: operations are forgotten by a rule of their own.
+    operation_id uuid,
+    fired_at timestamptz NOT NULL DEFAULT now(),
+    -- Each moment is fired once.
+    PRIMARY KEY (schedule_id, fire_at)
+);
+CREATE INDEX schedule_fires_by_age ON schedule_fires (fired_at);
 ";

@@ -1,7 +1,12 @@
 //! The engine's decisions as pure functions: no I/O, no clock, no randomness.
 //!
-//! The statements in `store` carry these out atomically; nothing here may be decided anywhere else.
+//! The statements in `store` carry these out atomically; nothing here may be decided anywhere else. [`Row`] is a job's row
+//! under those statements: the whole protocol apart from its I/O, which `tests/model` walks through in every order that
+//! faults and delays can bring about.
 
+mod row;
+
+pub use self::row::{Due, Finish, Row, Turn, Written, ahead};
 use crate::entity::job::{Ending, JobState};
 
 /// What can happen to a job.
@@ -78,7 +83,7 @@ pub const fn claim(state: JobState, due: bool, key_taken: bool) -> ClaimVerdict 
 }
 
 /// Where a claimed job stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Standing {
     /// Claims in a row that persisted no step, this one included.
     pub attempts: i32,

@@ -11,3 +11,5 @@ pub mod job;
 pub mod job_step;
 pub mod operation;
 pub mod outbox;
+pub mod schedule;
+pub mod schedule_fire;

@@ -1,11 +1,12 @@
 //! Every statement of the engine. Each write of a running job is conditional on its lease epoch, in the same statement.
 //!
-//! Locks are taken in one order: rows of the caller's own, then `jobs`, then `operations`; a holder of a serial key
-//! before who waits for it.
+//! Locks are taken in one order: rows of the caller's own, then `schedules`, then `jobs`, then `operations`; a holder of a
+//! serial key before who waits for it.
 
 mod finish;
 mod lease;
 mod progress;
+mod schedule;
 mod survey;
 mod sweep;
 
@@ -27,6 +28,10 @@ pub(crate) use self::{
     progress::{
         Advance, Pivot, StepRecord, Visible, advance, note_progress, pass_pivot, release, release_uncharged,
         steps,
+    },
+    schedule::{
+        DueSchedule, PutSchedule, delete_fires, due_schedules, move_schedule, next_fire, note_fired, now,
+        put_schedule, record_fire, remove_schedule, try_lock_key,
     },
     survey::{depths, outbox},
     sweep::{check_mark, delete_finished, drain_outbox, sweep},

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
 use sea_orm::{ConnectionTrait, DbErr};
 use uuid::Uuid;
 
@@ -122,16 +121,21 @@ pub(crate) async fn sweep(
     })
 }
 
-/// Deletes up to `limit` operations that ended before a moment, with their jobs and steps.
+/// Deletes up to `limit` operations that ended longer ago than `age`, with their jobs and steps.
 pub(crate) async fn delete_finished(
     db: &impl ConnectionTrait,
-    before: DateTime<Utc>,
+    age: Duration,
     limit: u32,
 ) -> Result<u64, DbErr> {
     const DELETE: &str = "
         DELETE FROM operations WHERE id IN (
-            SELECT id FROM operations WHERE finished_at < $1 ORDER BY finished_at LIMIT $2
+            SELECT id FROM operations WHERE finished_at < now() - make_interval(secs => $1) ORDER BY finished_at LIMIT $2
             FOR UPDATE SKIP LOCKED
         )";
-    execute(db, DELETE, vec![before.into(), i64::from(limit).into()]).await
+    execute(
+        db,
+        DELETE,
+        vec![age.as_secs_f64().into(), i64::from(limit).into()],
+    )
+    .await
 }

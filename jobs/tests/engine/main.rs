@@ -8,6 +8,7 @@
 mod crash;
 mod kinds;
 mod lifecycle;
+mod schedules;
 mod serial;
 mod stream;
 mod support;

@@ -33,13 +33,22 @@ impl MigratorTrait for Migrator {
     }
 }
 
-/// A worker, relay, sweeper or watcher that runs until the test stops it.
+/// A worker, relay, sweeper, watcher or firing that runs until the test stops it.
 pub(crate) struct Running {
     pub(crate) stop: CancellationToken,
     task: JoinHandle<()>,
 }
 
 impl Running {
+    pub(crate) fn spawn<F>(run: impl FnOnce(CancellationToken) -> F) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(run(stop.clone()));
+        Self { stop, task }
+    }
+
     pub(crate) async fn end(self) {
         self.stop.cancel();
         tokio::time::timeout(PATIENCE, self.task)
@@ -172,12 +181,7 @@ impl Stage {
             options,
             self.metrics.clone(),
         );
-        let stop = CancellationToken::new();
-        let task = tokio::spawn({
-            let stop = stop.clone();
-            async move { worker.run(stop).await }
-        });
-        Running { stop, task }
+        Running::spawn(|stop| async move { worker.run(stop).await })
     }
 
     /// One that can die: nothing of it, its connections neither, survives [`Mortal::kill`]. One thread only, so that
@@ -208,12 +212,7 @@ impl Stage {
             ..RelayOptions::default()
         };
         let relay = Relay::new(self.db.clone(), self.bell.clone(), options, self.metrics.clone());
-        let stop = CancellationToken::new();
-        let task = tokio::spawn({
-            let stop = stop.clone();
-            async move { relay.run(stop).await }
-        });
-        Running { stop, task }
+        Running::spawn(|stop| async move { relay.run(stop).await })
     }
 
     pub(crate) fn sweeper(&self) -> Running {
@@ -223,22 +222,16 @@ impl Stage {
             ..SweeperOptions::default()
         };
         let sweeper = Sweeper::new(self.db.clone(), self.bell.clone(), options, self.metrics.clone());
-        let stop = CancellationToken::new();
-        let task = tokio::spawn({
-            let stop = stop.clone();
-            async move { sweeper.run(stop).await }
-        });
-        Running { stop, task }
+        Running::spawn(|stop| async move { sweeper.run(stop).await })
     }
 
     pub(crate) fn watcher(&self) -> (Watcher, Running) {
         let watcher = Watcher::new(self.db.clone(), self.bell.clone(), WatcherOptions::default());
-        let stop = CancellationToken::new();
-        let task = tokio::spawn({
-            let (stop, watcher) = (stop.clone(), watcher.clone());
-            async move { watcher.run(stop).await }
+        let running = Running::spawn({
+            let watcher = watcher.clone();
+            |stop| async move { watcher.run(stop).await }
         });
-        (watcher, Running { stop, task })
+        (watcher, running)
     }
 
     pub(crate) async fn enqueue<I: OperationInput>(&self, new: NewOperation<I>) -> operation::Model {
@@ -338,6 +331,30 @@ impl Stage {
             .unwrap()
             .try_get("", "n")
             .unwrap()
+    }
+
+    /// Waits until the stream has an entry for the operation.
+    pub(crate) async fn announced(&self, id: Uuid) {
+        let mut redis = self.redis.get_multiplexed_async_connection().await.unwrap();
+        let appeared = async {
+            loop {
+                let entries: redis::streams::StreamRangeReply = redis::cmd("XRANGE")
+                    .arg(self.stream())
+                    .arg(&["-", "+"])
+                    .query_async(&mut redis)
+                    .await
+                    .unwrap();
+                let text = id.to_string();
+                let of_it =
+                    |entry: &redis::streams::StreamId| entry.get::<String>("op").as_ref() == Some(&text);
+                if entries.ids.iter().any(of_it) {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let waited = tokio::time::timeout(PATIENCE, appeared).await;
+        assert!(waited.is_ok(), "no entry of {id} in the stream");
     }
 
     /// Nothing is left in the stream, read or unread, nor in the outbox.

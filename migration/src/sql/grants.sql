@@ -15,6 +15,8 @@ BEGIN
         -- Credentials are none of the worker's business.
         REVOKE ALL ON users, memberships, sessions, refresh_tokens, signing_keys, idempotency_records, seaql_migrations
             FROM platform_worker;
+        -- The api fires schedules; a worker may make and remove them.
+        REVOKE INSERT, UPDATE, DELETE ON schedule_fires FROM platform_worker;
         GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO platform_worker;
     END IF;
 END

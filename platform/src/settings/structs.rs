@@ -252,6 +252,8 @@ pub struct ApiSettings {
     pub trusted_proxies: Vec<IpAddr>,
     /// Days after which a new key signs access tokens.
     pub signing_key_days: u16,
+    /// Days for which an operation that is over is kept.
+    pub operations_kept_days: u16,
 }
 
 impl ApiSettings {
@@ -350,10 +352,19 @@ impl ApiSettings {
             )
             .default("30")
             .parse(|text| text.parse().ok().filter(|days| (1..=3650).contains(days)));
+        let operations_kept_days = reader
+            .setting(
+                "OPERATIONS_KEPT_DAYS",
+                "a number of days, 1 to 3650",
+                "For how many days an operation that is over can still be read.",
+            )
+            .default("90")
+            .parse(|text| text.parse().ok().filter(|days| (1..=3650).contains(days)));
         let (listen, bootstrap_email, bootstrap_password) = (listen?, email?, password?);
         let (bootstrap_password_out, pool_capacity) = (password_out?, pool_capacity?);
         let (rate_limit, rate_burst) = (rate_limit?, rate_burst?);
         let (trusted_proxies, signing_key_days) = (trusted_proxies?, signing_key_days?);
+        let operations_kept_days = operations_kept_days?;
         Some(move |shared| Self {
             shared,
             listen,
@@ -365,6 +376,7 @@ impl ApiSettings {
             rate_burst,
             trusted_proxies,
             signing_key_days,
+            operations_kept_days,
         })
     }
 }
