@@ -10,9 +10,11 @@ mod stages;
 mod world;
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use futures::future::join_all;
 use futures::{StreamExt as _, stream};
 use tests::api::Api;
 use tests::faults::{Plans, Workers};
@@ -20,8 +22,8 @@ use tests::faults::{Plans, Workers};
 use crate::cases::Kind;
 use crate::run::Rig;
 
-/// Workers, and cases at a time.
-const WORKERS: usize = 6;
+/// Workers: as many as there are cases at a time, all lanes together.
+const WORKERS: usize = 7;
 
 /// A worker that was killed is replaced after so long.
 const LEASE: Duration = Duration::from_secs(3);
@@ -43,37 +45,43 @@ async fn every_operation_survives_every_fault_at_every_point() -> Result<()> {
 }
 
 async fn all(rig: &Rig, kinds: &[Kind]) -> Result<()> {
-    let mut cases = Vec::new();
-    for kind in kinds {
-        let stage = stages::of(&kind.name).with_context(|| format!("{} has no stage", kind.name))?;
-        let found = cases::of(rig, kind, stage)
-            .await
-            .with_context(|| format!("an unharmed {}", kind.name))?;
-        println!("{}: {} cases", kind.name, found.len());
-        cases.extend(found);
-    }
     let begun = Instant::now();
-    let count = cases.len();
-    let results: Vec<(String, Result<()>)> = stream::iter(cases)
-        .map(|case| async move {
-            let name = case.to_string();
-            let outcome = run::case(rig, &case).await.map(drop);
-            if let Err(error) = &outcome {
-                println!("✗ {name}: {error:#}");
-            }
-            (name, outcome)
-        })
-        .buffer_unordered(WORKERS)
-        .collect()
-        .await;
+    // Each kind has a lane of its own, so that what takes long holds nobody up.
+    let lanes: Vec<_> = join_all(kinds.iter().map(|kind| lane(rig, kind))).await;
+    let (mut count, mut failed) = (0, BTreeMap::new());
+    for (kind, lane) in kinds.iter().zip(lanes) {
+        let outcomes = lane.with_context(|| format!("{} without a fault", kind.name))?;
+        println!("{}: {} cases", kind.name, outcomes.len());
+        count += outcomes.len();
+        failed.extend(
+            outcomes
+                .into_iter()
+                .filter_map(|(name, outcome)| Some((name, outcome.err()?))),
+        );
+    }
     println!("{count} cases, {:.0} s", begun.elapsed().as_secs_f64());
-    let failed: BTreeMap<String, String> = results
-        .into_iter()
-        .filter_map(|(name, outcome)| Some((name, format!("{:#}", outcome.err()?))))
-        .collect();
     world::nothing_left_over().await?;
     if !failed.is_empty() {
-        bail!("{} of {count} cases failed: {failed:#?}", failed.len());
+        let failed: Vec<_> = failed
+            .iter()
+            .map(|(name, error)| format!("{name}: {error:#}"))
+            .collect();
+        bail!("{} of {count} cases failed:\n{}", failed.len(), failed.join("\n"));
     }
     Ok(())
+}
+
+/// Runs a kind's cases, some at a time.
+async fn lane(rig: &Rig, kind: &Kind) -> Result<Vec<(String, Result<()>)>> {
+    let stage = stages::of(&kind.name).with_context(|| format!("{} has no stage", kind.name))?;
+    let cases = cases::of(rig, kind, stage).await?;
+    let outcomes = stream::iter(cases).map(|case| async move {
+        let name = case.to_string();
+        let outcome = run::case(rig, &case).await.map(drop);
+        // Past the test's capture: one sees how far it is.
+        let mark = if outcome.is_ok() { "✓" } else { "✗" };
+        writeln!(std::io::stderr(), "{mark} {name}").ok();
+        (name, outcome)
+    });
+    Ok(outcomes.buffer_unordered(stage.at_a_time()).collect().await)
 }

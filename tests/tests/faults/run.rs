@@ -11,6 +11,7 @@ use tests::faults::{Place, Plans};
 use uuid::Uuid;
 
 use crate::cases::{Case, Deed, Ending};
+use crate::stages::Scene;
 
 /// Longest time until an operation comes to a planned fault.
 const COMES_BY: Duration = Duration::from_secs(120);
@@ -27,13 +28,32 @@ pub async fn case(rig: &Rig, case: &Case) -> Result<Vec<Place>> {
     let request = format!("fault-{}", Uuid::new_v4().simple());
     rig.plans.write(&request, &case.faults)?;
     let mut scene = case.stage.set(&rig.api).await.context("setting the stage")?;
+    match played(rig, case, &request, scene.as_mut()).await {
+        Ok(()) => scene
+            .clear(&rig.api, &rig.plans)
+            .await
+            .context("clearing the stage")?,
+        Err(error) => {
+            scene.abandon().await.context("abandoning the stage")?;
+            return Err(error);
+        }
+    }
+    Ok(rig
+        .plans
+        .traced(&request)?
+        .into_iter()
+        .map(|(place, _)| place)
+        .collect())
+}
+
+async fn played(rig: &Rig, case: &Case, request: &str, scene: &mut dyn Scene) -> Result<()> {
     let operation = scene
-        .ask(&rig.api, &request)
+        .ask(&rig.api, request)
         .await
         .context("asking for the operation")?;
-    let ended = watch(rig, case, &request, &operation).await?;
+    let ended = watch(rig, case, request, &operation).await?;
     ensure!(
-        rig.plans.all_happened(&request, case.faults.len()),
+        rig.plans.all_happened(request, case.faults.len()),
         "a planned fault did not happen: {ended}"
     );
     let outcome = match case.ending {
@@ -55,7 +75,7 @@ pub async fn case(rig: &Rig, case: &Case) -> Result<Vec<Place>> {
         .context("the world is not as the tables say")?;
     if let Deed::Wake = case.deed {
         let stopped = stopped_fault(case).context("nobody was stopped")?;
-        let pid = rig.plans.happened(&request, stopped, COMES_BY).await?;
+        let pid = rig.plans.happened(request, stopped, COMES_BY).await?;
         kill(Pid::from_raw(pid), Signal::SIGCONT).context("waking the stopped worker")?;
         // Time for it to do its worst.
         tokio::time::sleep(rig.lease / 2).await;
@@ -66,17 +86,7 @@ pub async fn case(rig: &Rig, case: &Case) -> Result<Vec<Place>> {
         let after = rig.api.ended(&operation).await?;
         ensure!(after["status"] == ended["status"], "a dead epoch wrote: {after}");
     }
-    let passed = rig
-        .plans
-        .traced(&request)?
-        .into_iter()
-        .map(|(place, _)| place)
-        .collect();
-    scene
-        .clear(&rig.api, &rig.plans)
-        .await
-        .context("clearing the stage")?;
-    Ok(passed)
+    Ok(())
 }
 
 /// Waits for the end, doing meanwhile what the case wants done.

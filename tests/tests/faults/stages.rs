@@ -11,6 +11,11 @@ use tests::faults::Plans;
 /// Sets the scene for one operation of a kind.
 #[async_trait(?Send)]
 pub trait Stage {
+    /// Cases at a time.
+    fn at_a_time(&self) -> usize {
+        2
+    }
+
     /// Whether one case takes so much of the machine that not every fault can be tried at every point.
     fn is_costly(&self) -> bool {
         false
@@ -27,6 +32,10 @@ pub trait Scene {
     async fn ask(&mut self, api: &Api, request: &str) -> Result<String>;
     /// Whether the world is as it must be after an operation that succeeded, or that did not.
     async fn check(&self, api: &Api, succeeded: bool) -> Result<()>;
+    /// Takes away what stands in the way of others, after a case that went wrong.
+    async fn abandon(&self) -> Result<()> {
+        Ok(())
+    }
     /// Takes away what is left.
     async fn clear(self: Box<Self>, api: &Api, plans: &Plans) -> Result<()>;
 }

@@ -16,13 +16,9 @@ use tests::containers::Containers;
 use tests::faults::{Action, Fault, Place as Point, Plans};
 use tests::place::Place;
 use tests::sql;
-use tokio::sync::{Mutex, MutexGuard};
 use uuid::Uuid;
 
 use super::{Scene, Stage};
-
-/// The template of these cases has one name, since it is named after what is in it.
-static TEMPLATE: Mutex<()> = Mutex::const_new(());
 
 /// Modules of that template: others than those of the platform's own.
 const MODULES: [&str; 1] = ["base"];
@@ -97,6 +93,11 @@ impl Stage for Start {
         true
     }
 
+    // The server is asked for room for every pool that there is.
+    fn at_a_time(&self) -> usize {
+        1
+    }
+
     async fn set(&self, _: &Api) -> Result<Box<dyn Scene>> {
         let home = Home::find().await?;
         let transaction = home.control.begin().await?;
@@ -168,6 +169,10 @@ impl Scene for Starting {
         Ok(())
     }
 
+    async fn abandon(&self) -> Result<()> {
+        self.home.forget("pools", self.pool.0).await
+    }
+
     async fn clear(self: Box<Self>, api: &Api, plans: &Plans) -> Result<()> {
         undone(api, plans, "open_edge", async |request| {
             self.enqueue(request).await
@@ -203,24 +208,23 @@ impl Stage for Build {
         true
     }
 
+    // A template is named after what is in it, so that all of these have one name.
+    fn at_a_time(&self) -> usize {
+        1
+    }
+
     async fn set(&self, _: &Api) -> Result<Box<dyn Scene>> {
-        let alone = TEMPLATE.lock().await;
         let home = Home::find().await?;
         let transaction = home.control.begin().await?;
         let template = pools::add_template(&transaction, home.server.into(), &MODULES).await?;
         transaction.commit().await?;
-        Ok(Box::new(Building {
-            home,
-            template,
-            _alone: alone,
-        }))
+        Ok(Box::new(Building { home, template }))
     }
 }
 
 struct Building {
     home: Home,
     template: TemplateId,
-    _alone: MutexGuard<'static, ()>,
 }
 
 impl Building {
