@@ -21,20 +21,26 @@ const DEADLINE: Duration = Duration::from_secs(2 * 3600);
 /// What to compile. Cargo chooses the features of dependencies for all selected packages together, so what is used
 /// together is compiled together, or it would be compiled twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Selection {
+pub(crate) enum Selection<'a> {
     /// The platform's programs.
     Programs,
     /// All tests of the workspace, and the programs.
     Tests,
+    /// The test programs of these names, and the programs.
+    Named(&'a [String]),
     /// The benchmarks and the programs, in release mode.
     Benchmarks,
 }
 
-impl Selection {
-    fn arguments(self) -> Vec<&'static str> {
+impl<'a> Selection<'a> {
+    fn arguments(self) -> Vec<&'a str> {
         match self {
             Self::Programs => vec!["--package", PROGRAMS[0], "--package", PROGRAMS[1]],
             Self::Tests => vec!["--workspace", "--all-targets"],
+            Self::Named(names) => {
+                let named = names.iter().flat_map(|name| ["--test", name.as_str()]);
+                ["--workspace", "--bins"].into_iter().chain(named).collect()
+            }
             Self::Benchmarks => {
                 vec![
                     "--release",
@@ -133,7 +139,7 @@ pub(crate) fn cargo(instance: &Instance) -> Command {
 /// Compiles. The compiler's words go to a log, or to the screen where there is none.
 pub(crate) fn compile(
     instance: &Instance,
-    selection: Selection,
+    selection: Selection<'_>,
     log: Option<&Path>,
 ) -> Result<Vec<Artifact>> {
     let mut command = cargo(instance);

@@ -180,7 +180,8 @@ fn run_tests(instance: &mut Instance, plan: &Plan, summary: &mut Summary) -> Res
         return Ok(Some(start(instance, Extent::Platform, Purpose::Fuzz, &compiled)?));
     }
     say("· compiling the tests");
-    let compiled = build::compile(instance, Selection::Tests, None).context("the tests do not compile")?;
+    let compiled =
+        build::compile(instance, plan.selection(instance), None).context("the tests do not compile")?;
     let facts = match plan.extent() {
         Some(extent) => {
             let purpose = match extent {
@@ -280,6 +281,21 @@ impl Plan {
             }
         }
         Ok(plan)
+    }
+
+    /// What to compile: where only whole test programs are asked for, only these.
+    fn selection(&self, instance: &Instance) -> Selection<'_> {
+        let is_program = |name: &String| {
+            let members = fs::read_dir(&instance.checkout).into_iter().flatten().flatten();
+            members
+                .map(|member| member.path().join("tests").join(name))
+                .any(|path| path.with_extension("rs").is_file() || path.join("main.rs").is_file())
+        };
+        if self.packages.is_empty() && !self.filters.is_empty() && self.filters.iter().all(is_program) {
+            Selection::Named(&self.filters)
+        } else {
+            Selection::Tests
+        }
     }
 
     /// Only the end-to-end tests need the platform itself; the crates' own need the stores.
