@@ -68,7 +68,7 @@ pub enum Written {
 /// What another job of the same key needs to know of a job's turn.
 #[derive(Clone, Copy, Debug)]
 pub struct Turn {
-    /// Older jobs have lower ones.
+    /// Its place among all jobs: older ones have lower ones.
     pub id: u128,
     /// Where it stands.
     pub state: JobState,
