@@ -150,7 +150,7 @@ pub(crate) fn leave(scenario: &Scenario, world: &mut World, worker: usize) -> Re
         return Ok(false);
     }
     let mut hand = Hand::new(scenario, world, worker, hold);
-    let released = hand.write(|row, epoch| row.release_uncharged(epoch))?;
+    let released = hand.write(Row::release_uncharged)?;
     if released {
         let job = &mut hand.world.jobs[hold.job];
         (job.due_in, job.outbox) = (0, true);
@@ -349,7 +349,7 @@ impl<'a> Hand<'a> {
 
     fn release(&mut self, heard: bool) -> Result<bool, Broken> {
         let key_freed = self.scenario.flaw == Some(Flaw::KeyFreedAtRetry);
-        if !self.write(|row, epoch| row.release(epoch))? {
+        if !self.write(Row::release)? {
             return self.lost();
         }
         let Hold { job, standing, .. } = self.hold;
