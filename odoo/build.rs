@@ -21,7 +21,10 @@ fn main() {
         let name = file
             .strip_prefix(root.join("image"))
             .expect("every source is under image/");
-        writeln!(code, "    ({name:?}, include_bytes!({file:?})),").expect("a string takes everything");
+        // What is in them, not where they are: builds of several checkouts may share a target directory.
+        let content = fs::read(&file).expect("a source can be read");
+        writeln!(code, "    ({name:?}, b\"{}\"),", content.escape_ascii())
+            .expect("a string takes everything");
     }
     code.push(']');
     let target = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets it")).join("control_files.rs");

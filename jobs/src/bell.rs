@@ -60,6 +60,8 @@ pub(crate) struct GroupState {
     pub(crate) lag: Option<usize>,
     /// Entries read and not yet acknowledged.
     pub(crate) pending: usize,
+    /// All of the stream's entries.
+    pub(crate) length: usize,
 }
 
 impl Bell {
@@ -109,17 +111,21 @@ impl Bell {
             Err(error) if error.code() == Some("ERR") => None,
             Err(error) => return Err(error),
         };
-        if let Some(group) = group {
-            return Ok(GroupState {
+        if group.is_none() {
+            self.create_group().await?;
+        }
+        let length: usize = commands.xlen(&self.stream).await?;
+        Ok(match group {
+            Some(group) => GroupState {
                 lag: group.lag,
                 pending: group.pending,
-            });
-        }
-        self.create_group().await?;
-        let length: usize = commands.xlen(&self.stream).await?;
-        Ok(GroupState {
-            lag: Some(length),
-            pending: 0,
+                length,
+            },
+            None => GroupState {
+                lag: Some(length),
+                pending: 0,
+                length,
+            },
         })
     }
 

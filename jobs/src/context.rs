@@ -17,8 +17,9 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
-    StepError,
-    kind::OperationKind,
+    Direction, Interference, Moment, Point, StepError,
+    kind::{OperationInput, OperationKind},
+    run::Engine,
     store::{self, Claimed},
     worker::Changes,
 };
@@ -118,6 +119,9 @@ pub struct JobContext<K: OperationKind> {
     pub(crate) lease: Arc<Lease>,
     pub(crate) db: DatabaseConnection,
     changes: Changes,
+    interference: Option<Arc<dyn Interference>>,
+    /// The step that is being tried, and which way.
+    at: Mutex<Option<(&'static str, Direction)>>,
 }
 
 impl<K: OperationKind> JobContext<K> {
@@ -127,8 +131,7 @@ impl<K: OperationKind> JobContext<K> {
         world: Arc<K::World>,
         outputs: BTreeMap<String, Json>,
         lease: Arc<Lease>,
-        db: DatabaseConnection,
-        changes: Changes,
+        engine: &Engine,
     ) -> Self {
         Self {
             input,
@@ -139,8 +142,10 @@ impl<K: OperationKind> JobContext<K> {
             target_id: claimed.target_id,
             outputs: Mutex::new(outputs),
             lease,
-            db,
-            changes,
+            db: engine.db.clone(),
+            changes: engine.changes.clone(),
+            interference: engine.interference.clone(),
+            at: Mutex::default(),
         }
     }
 
@@ -210,7 +215,7 @@ impl<K: OperationKind> JobContext<K> {
     /// [`StepError::Stopped`], or the database's.
     pub async fn ensure_leased(&self) -> Result<(), StepError> {
         if self.still_leased().await? {
-            return Ok(());
+            return self.reach(Moment::Effect).await;
         }
         self.lease.lose();
         Err(StepError::Stopped)
@@ -250,6 +255,33 @@ impl<K: OperationKind> JobContext<K> {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(step.to_owned(), output);
+    }
+
+    /// From here on a step is tried.
+    pub(crate) fn enter(&self, step: &'static str, direction: Direction) {
+        *self.at.lock().unwrap_or_else(PoisonError::into_inner) = Some((step, direction));
+    }
+
+    /// Lets whoever interferes with this worker do so now.
+    pub(crate) async fn reach(&self, moment: Moment) -> Result<(), StepError> {
+        let Some(interference) = &self.interference else {
+            return Ok(());
+        };
+        let at = *self.at.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((step, direction)) = at else {
+            return Ok(());
+        };
+        interference
+            .at(Point {
+                operation_id: self.lease.operation_id,
+                epoch: self.lease.epoch,
+                kind: K::Input::KIND,
+                request_id: self.request_id(),
+                step,
+                direction,
+                moment,
+            })
+            .await
     }
 
     pub(crate) fn changed(&self, revision: i64) {

@@ -1,8 +1,8 @@
-//! What the engine counts. Queue depth and age are asked of Postgres by whoever exports them, not counted here.
+//! What the engine counts, and what a sweeper finds when it looks at the queue.
 
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
-    core::Collector,
+    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, core::Collector,
 };
 
 const SECONDS: &[f64] = &[
@@ -17,11 +17,19 @@ pub struct Metrics {
     pub(crate) retried: IntCounterVec,
     pub(crate) running: IntGauge,
     pub(crate) claim_wait: Histogram,
+    pub(crate) claim_seconds: Histogram,
     pub(crate) step_seconds: HistogramVec,
     pub(crate) leases_lost: IntCounter,
     pub(crate) announced: IntCounter,
     pub(crate) swept: IntCounter,
     pub(crate) outbox_lag: Histogram,
+    pub(crate) depth: IntGaugeVec,
+    pub(crate) oldest: GaugeVec,
+    pub(crate) outbox_rows: IntGauge,
+    pub(crate) outbox_oldest: Gauge,
+    pub(crate) stream_length: IntGauge,
+    pub(crate) stream_lag: IntGauge,
+    pub(crate) stream_pending: IntGauge,
     pub(crate) schedule_fires: IntCounterVec,
 }
 
@@ -43,6 +51,7 @@ impl Metrics {
             ),
             running: gauge("jobs_running", "Jobs that this process holds."),
             claim_wait: histogram("jobs_claim_wait_seconds", "From when a job may run to its claim."),
+            claim_seconds: histogram("jobs_claim_seconds", "Duration of a claim that succeeded."),
             step_seconds: {
                 let options = HistogramOpts::new("jobs_step_seconds", "Duration of one try of a step.")
                     .buckets(SECONDS.to_vec());
@@ -62,12 +71,44 @@ impl Metrics {
                 "jobs_outbox_lag_seconds",
                 "Age of a batch's oldest outbox row when relayed.",
             ),
+            depth: {
+                let options = Opts::new("jobs_queue_depth", "Jobs that are not over, and dead ones.");
+                IntGaugeVec::new(options, &["kind", "state"]).expect("constant options are valid")
+            },
+            oldest: {
+                let options = Opts::new(
+                    "jobs_oldest_waiting_seconds",
+                    "How long the oldest job that may run has waited for a worker.",
+                );
+                GaugeVec::new(options, &["kind"]).expect("constant options are valid")
+            },
+            outbox_rows: gauge("jobs_outbox_rows", "Entries that are not in the stream yet."),
+            outbox_oldest: Gauge::new("jobs_outbox_oldest_seconds", "Age of the oldest of them.")
+                .expect("constant options are valid"),
+            stream_length: gauge("jobs_stream_length", "Entries of the stream."),
+            stream_lag: gauge(
+                "jobs_stream_lag",
+                "Entries that no worker has read; -1: Redis can't tell.",
+            ),
+            stream_pending: gauge(
+                "jobs_stream_pending",
+                "Entries that a worker has read and not acknowledged.",
+            ),
             schedule_fires: counters(
                 "jobs_schedule_fires_total",
                 "Moments of schedules that this process fired; outcome busy: their serial key was, and nothing runs.",
                 &["outcome"],
             ),
         }
+    }
+
+    /// How many claims succeeded, and how many seconds they took together.
+    #[must_use]
+    pub fn claims(&self) -> (u64, f64) {
+        (
+            self.claim_seconds.get_sample_count(),
+            self.claim_seconds.get_sample_sum(),
+        )
     }
 
     /// Adds them to a registry.
@@ -81,24 +122,40 @@ impl Metrics {
             retried,
             running,
             claim_wait,
+            claim_seconds,
             step_seconds,
             leases_lost,
             announced,
             swept,
             outbox_lag,
+            depth,
+            oldest,
+            outbox_rows,
+            outbox_oldest,
+            stream_length,
+            stream_lag,
+            stream_pending,
             schedule_fires,
         } = self.clone();
-        let all: [Box<dyn Collector>; 11] = [
+        let all: [Box<dyn Collector>; 19] = [
             Box::new(claimed),
             Box::new(finished),
             Box::new(retried),
             Box::new(running),
             Box::new(claim_wait),
+            Box::new(claim_seconds),
             Box::new(step_seconds),
             Box::new(leases_lost),
             Box::new(announced),
             Box::new(swept),
             Box::new(outbox_lag),
+            Box::new(depth),
+            Box::new(oldest),
+            Box::new(outbox_rows),
+            Box::new(outbox_oldest),
+            Box::new(stream_length),
+            Box::new(stream_lag),
+            Box::new(stream_pending),
             Box::new(schedule_fires),
         ];
         all.into_iter().try_for_each(|metric| registry.register(metric))

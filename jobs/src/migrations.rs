@@ -7,7 +7,11 @@ use sea_orm_migration::prelude::*;
 /// The engine's migrations, oldest first.
 #[must_use]
 pub fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-    vec![Box::new(CreateEngine), Box::new(CreateSchedules)]
+    vec![
+        Box::new(CreateEngine),
+        Box::new(CreateSchedules),
+        Box::new(ShowTheDead),
+    ]
 }
 
 struct CreateEngine;
@@ -30,6 +34,35 @@ impl MigrationTrait for CreateEngine {
             .execute_unprepared("DROP TABLE job_stream, outbox, job_steps, jobs, operations")
             .await
             .map(drop)
+    }
+}
+
+/// Marks operations that were given up half-way, where their owners look.
+struct ShowTheDead;
+
+impl MigrationName for ShowTheDead {
+    fn name(&self) -> &'static str {
+        "m20261126_000002_jobs_show_the_dead"
+    }
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for ShowTheDead {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        const UP: &str = "
+            ALTER TABLE operations ADD COLUMN dead_at timestamptz;
+            UPDATE operations o SET dead_at = COALESCE(o.finished_at, o.updated_at)
+            FROM jobs j WHERE j.operation_id = o.id AND j.state = 'dead';
+            CREATE INDEX operations_dead ON operations (id DESC) WHERE dead_at IS NOT NULL;
+            CREATE INDEX jobs_dead ON jobs (operation_id) WHERE state = 'dead'";
+        manager.get_connection().execute_unprepared(UP).await.map(drop)
+    }
+
+    async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        const DOWN: &str = "
+            DROP INDEX jobs_dead;
+            ALTER TABLE operations DROP COLUMN dead_at";
+        manager.get_connection().execute_unprepared(DOWN).await.map(drop)
     }
 }
 

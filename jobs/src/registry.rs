@@ -27,6 +27,19 @@ pub enum RegistryError {
     NoPivot(&'static str, &'static str),
 }
 
+/// A kind that is registered.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct KnownKind {
+    /// Its name.
+    pub name: &'static str,
+    /// Version of its list of steps.
+    pub version: i32,
+    /// Its steps in order.
+    pub steps: Vec<&'static str>,
+    /// The first step past which there is no undo.
+    pub pivot: Option<usize>,
+}
+
 /// The kinds of one worker and what they share.
 pub struct Registry<W> {
     world: Arc<W>,
@@ -77,11 +90,14 @@ impl<W: Send + Sync + 'static> Registry<W> {
         }
     }
 
-    /// Every kind with its version and the names of its steps, for tests that walk all of them.
-    pub fn kinds(&self) -> impl Iterator<Item = (&'static str, i32, Vec<&'static str>)> + '_ {
-        self.kinds
-            .iter()
-            .map(|((kind, version), runner)| (*kind, *version, runner.step_names()))
+    /// Every kind, for tests that walk all of them.
+    pub fn kinds(&self) -> impl Iterator<Item = KnownKind> + '_ {
+        self.kinds.iter().map(|((name, version), runner)| KnownKind {
+            name,
+            version: *version,
+            steps: runner.step_names(),
+            pivot: runner.pivot(),
+        })
     }
 
     pub(crate) fn into_kinds(self) -> BTreeMap<(&'static str, i32), Arc<dyn Runnable>> {

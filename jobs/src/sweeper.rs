@@ -10,6 +10,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{Bell, Metrics, bell::GroupState, error::chain, store};
 
+/// How often the queue is counted.
+const SURVEY_EVERY: Duration = Duration::from_secs(10);
+
 /// How a sweeper works.
 #[derive(Clone, Copy, Debug)]
 pub struct SweeperOptions {
@@ -60,8 +63,15 @@ impl Sweeper {
         let work = async {
             let mut forgot = Instant::now();
             let mut mark = None;
+            let mut surveyed: Option<Instant> = None;
             loop {
                 let wait = self.sweep(&mut mark).await;
+                if surveyed.is_none_or(|at| at.elapsed() >= SURVEY_EVERY) {
+                    surveyed = Some(Instant::now());
+                    if let Err(error) = self.survey().await {
+                        tracing::warn!(error = chain(&error), "the queue was not counted");
+                    }
+                }
                 if forgot.elapsed() > self.options.forget_consumers_after / 4 {
                     forgot = Instant::now();
                     if let Err(error) = self.bell.forget_idle(self.options.forget_consumers_after).await {
@@ -85,6 +95,27 @@ impl Sweeper {
         }
     }
 
+    /// Shows how the queue is.
+    async fn survey(&self) -> Result<(), DbErr> {
+        let (depths, outbox) = (store::depths(&self.db).await?, store::outbox(&self.db).await?);
+        let metrics = &self.metrics;
+        // A kind of which no job is left shows none, not its last number.
+        metrics.depth.reset();
+        metrics.oldest.reset();
+        for depth in depths {
+            metrics
+                .depth
+                .with_label_values(&[&depth.kind, &depth.state])
+                .set(depth.jobs);
+            if depth.state == "ready" {
+                metrics.oldest.with_label_values(&[&depth.kind]).set(depth.oldest);
+            }
+        }
+        metrics.outbox_rows.set(outbox.rows);
+        metrics.outbox_oldest.set(outbox.oldest);
+        Ok(())
+    }
+
     async fn try_sweep(&self, known: &mut Option<String>) -> Result<Duration, SweepError> {
         let Self {
             db,
@@ -94,6 +125,9 @@ impl Sweeper {
         } = self;
         // First Redis: nothing can be announced without it, and every sweep would add to the outbox.
         let (group, mark) = (bell.group().await?, bell.mark().await?);
+        metrics.stream_length.set(whole(group.length));
+        metrics.stream_lag.set(group.lag.map_or(-1, whole));
+        metrics.stream_pending.set(whole(group.pending));
         if known.as_ref() != Some(&mark) {
             if store::check_mark(db, &mark).await? {
                 tracing::info!("another Redis, or an empty one: every waiting job is announced again");
@@ -120,6 +154,10 @@ enum SweepError {
     Database(#[from] DbErr),
     #[error("Redis: {0}")]
     Redis(#[from] redis::RedisError),
+}
+
+fn whole(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 /// From which age on an announced job that nobody claimed counts as forgotten by Redis. While unread entries wait in

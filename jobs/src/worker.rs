@@ -18,7 +18,7 @@ use tracing::Instrument;
 use uuid::Uuid;
 
 use crate::{
-    Bell, Metrics, Registry,
+    Bell, Interference, Metrics, Registry,
     bell::{Entry, Reader},
     context::Lease,
     error::chain,
@@ -31,6 +31,27 @@ use crate::{
 const DEFER: Duration = Duration::from_secs(5);
 /// A claim that Postgres does not answer is tried for so long; then the entry is left to be taken over.
 const CLAIM_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How ids are written in logs: as whoever reads them knows them.
+#[derive(Clone, Copy, Debug)]
+pub struct Names {
+    /// An operation's.
+    pub operation: fn(Uuid) -> String,
+    /// A scope's.
+    pub scope: fn(Uuid) -> String,
+    /// A target's, by its type.
+    pub target: fn(&str, Uuid) -> String,
+}
+
+impl Default for Names {
+    fn default() -> Self {
+        Self {
+            operation: |id| id.to_string(),
+            scope: |id| id.to_string(),
+            target: |_, id| id.to_string(),
+        }
+    }
+}
 
 /// How a worker works.
 #[derive(Clone, Debug)]
@@ -47,6 +68,8 @@ pub struct WorkerOptions {
     pub drain: Duration,
     /// Then their tokens fire, and after this they are dropped.
     pub grace: Duration,
+    /// How ids are written in logs.
+    pub names: Names,
 }
 
 impl Default for WorkerOptions {
@@ -58,6 +81,7 @@ impl Default for WorkerOptions {
             block: Duration::from_secs(5),
             drain: Duration::from_secs(20),
             grace: Duration::from_secs(3),
+            names: Names::default(),
         }
     }
 }
@@ -86,6 +110,7 @@ pub struct Worker {
     known: Json,
     options: WorkerOptions,
     metrics: Metrics,
+    interference: Option<Arc<dyn Interference>>,
 }
 
 impl Worker {
@@ -115,7 +140,15 @@ impl Worker {
             known: Json::Object(known),
             options,
             metrics,
+            interference: None,
         }
+    }
+
+    /// The same, at the mercy of a test.
+    #[must_use]
+    pub fn interfered_by(mut self, interference: Arc<dyn Interference>) -> Self {
+        self.interference = Some(interference);
+        self
     }
 
     /// Works until told to stop: then reads no more, lets running jobs end within the drain time, asks the rest to stop,
@@ -128,6 +161,7 @@ impl Worker {
                 db: self.db.clone(),
                 metrics: self.metrics.clone(),
                 changes: Changes(changes),
+                interference: self.interference.clone(),
             },
             bell: self.bell.clone(),
             kinds: Arc::clone(&self.kinds),
@@ -309,6 +343,7 @@ impl Hand {
         let metrics = &self.engine.metrics;
         metrics.claimed.with_label_values(&[&claimed.kind]).inc();
         metrics.claim_wait.observe(claimed.waited.as_secs_f64());
+        metrics.claim_seconds.observe(at.elapsed().as_secs_f64());
         self.engine.changes.send(id, claimed.revision);
         let runner = self.kinds.get(&(claimed.kind.as_str(), claimed.version)).cloned();
         let Some(runner) = runner else {
@@ -316,9 +351,15 @@ impl Hand {
             return self.defer(id).await;
         };
         let lease = Arc::new(Lease::new(id, claimed.epoch, entry.to_owned(), at));
+        let names = &self.options.names;
         let span = tracing::info_span!(
-            "job", operation_id = %id, kind = claimed.kind, epoch = claimed.epoch, scope = %claimed.scope,
-            target_id = %claimed.target_id, request_id = claimed.request_id
+            "job",
+            operation_id = (names.operation)(id),
+            kind = claimed.kind,
+            epoch = claimed.epoch,
+            scope_id = (names.scope)(claimed.scope),
+            target_id = (names.target)(&claimed.target_type, claimed.target_id),
+            request_id = claimed.request_id
         );
         let _held = self.leases.hold(Arc::clone(&lease), metrics);
         let left = runner.run(&self.engine, *claimed, lease).instrument(span).await;

@@ -32,7 +32,7 @@ pub enum ProbeError {
     Header,
 }
 
-/// Asks pools for sign-in pages. Holds a client without cookies, redirects or proxies.
+/// Asks pools. Holds a client without cookies, redirects or proxies.
 #[derive(Debug, Clone)]
 pub struct Probe {
     client: reqwest::Client,
@@ -63,11 +63,13 @@ impl Probe {
         expect_ok(self.client.get(url).send().await)
     }
 
-    /// Asks once for the tenant's sign-in page; anything but 200 is an error.
+    /// Asks once whether the tenant is served: one of the pool's processes logs in to its database, loads it and finds its
+    /// way to a page. The page is Odoo's smallest: drawing a real one costs more than all the rest, and who visits may come
+    /// to another process, which draws it again. Anything but 200 is an error.
     ///
     /// # Errors
     /// [`ProbeError`].
-    pub async fn sign_in_page(
+    pub async fn serves(
         &self,
         web: SocketAddr,
         host: &str,
@@ -84,7 +86,7 @@ impl Probe {
             ),
             (HOST, header(host)?),
         ]);
-        let url = format!("http://{web}/web/login");
+        let url = format!("http://{web}/web/health");
         expect_ok(self.client.get(url).headers(headers).send().await)
     }
 }

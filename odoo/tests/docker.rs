@@ -143,7 +143,7 @@ impl PoolBench {
     async fn serves(&self, endpoints: PoolEndpoints, name: &DatabaseName) -> Result<(), ProbeError> {
         Probe::new()
             .unwrap()
-            .sign_in_page(endpoints.web, "acme.localhost:8080", name, &self.spec.edge_secret)
+            .serves(endpoints.web, "acme.localhost:8080", name, &self.spec.edge_secret)
             .await
     }
 }
@@ -443,7 +443,7 @@ async fn check_upkeep(pool: &mut PoolBench, endpoints: PoolEndpoints, name: &Dat
     pool.serves(endpoints, name).await.unwrap();
     let refused = Probe::new()
         .unwrap()
-        .sign_in_page(endpoints.web, "acme.localhost:8080", name, &old_secret)
+        .serves(endpoints.web, "acme.localhost:8080", name, &old_secret)
         .await;
     assert!(matches!(refused, Err(ProbeError::Status(_))), "{refused:?}");
 

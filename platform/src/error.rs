@@ -108,6 +108,9 @@ pub enum Error {
     /// The operation has ended.
     #[error("the operation has finished")]
     OperationFinished,
+    /// The operation was not given up half-way, so there is nothing to go on with.
+    #[error("the operation was not given up half-way")]
+    OperationNotDead,
     /// The operation is past the point where it can be undone.
     #[error("the operation can no longer be cancelled")]
     NotCancellable,

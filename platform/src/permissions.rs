@@ -64,6 +64,8 @@ permissions! {
     ReadOperations = "operations.read": Viewer;
     /// Cancel operations.
     CancelOperations = "operations.cancel": Admin;
+    /// Let operations that were given up half-way go on.
+    RetryOperations = "operations.retry": Admin root;
 }
 
 /// The ids of what a role may do.

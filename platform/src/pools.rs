@@ -86,29 +86,58 @@ pub(crate) async fn create_first(
     server: DatabaseServerId,
     capacity: i32,
 ) -> Result<(), Error> {
-    let (pool_id, template_id, now) = (PoolId::new(), TemplateId::new(), chrono::Utc::now());
+    let pool = add_pool(transaction, master, server, Isolation::Shared, capacity).await?;
+    let template = add_template(transaction, server, &["base", "web"]).await?;
+    enqueue_preparation(transaction, root, pool, template).await
+}
+
+/// Writes a pool that has not been started.
+///
+/// # Errors
+/// The database doesn't answer.
+pub async fn add_pool(
+    transaction: &DatabaseTransaction,
+    master: &MasterKey,
+    server: DatabaseServerId,
+    isolation: Isolation,
+    capacity: i32,
+) -> Result<PoolId, Error> {
+    let (id, now) = (PoolId::new(), chrono::Utc::now());
     pool::Entity::insert(pool::ActiveModel {
-        id: Set(pool_id),
+        id: Set(id),
         database_server_id: Set(server),
         odoo_version: Set(DEFAULT_ODOO_VERSION.to_owned()),
-        isolation: Set(Isolation::Shared),
+        isolation: Set(isolation),
         status: Set(Readiness::Preparing),
         capacity: Set(capacity),
         tenants: NotSet,
         web_port: Set(None),
         gevent_port: Set(None),
-        keys_sealed: Set(PoolKeys::generate().seal(master, pool_id)?),
+        keys_sealed: Set(PoolKeys::generate().seal(master, id)?),
         created_at: Set(now),
         updated_at: Set(now),
     })
     .exec(transaction)
     .await?;
+    Ok(id)
+}
+
+/// Writes a template that has not been built, with these modules.
+///
+/// # Errors
+/// The database doesn't answer.
+pub async fn add_template(
+    transaction: &DatabaseTransaction,
+    server: DatabaseServerId,
+    modules: &[&str],
+) -> Result<TemplateId, Error> {
+    let (id, now) = (TemplateId::new(), chrono::Utc::now());
     template::Entity::insert(template::ActiveModel {
-        id: Set(template_id),
+        id: Set(id),
         database_server_id: Set(server),
         odoo_version: Set(DEFAULT_ODOO_VERSION.to_owned()),
         database_name: Set(None),
-        modules: Set(serde_json::json!(["base", "web"])),
+        modules: Set(serde_json::json!(modules)),
         languages: Set(serde_json::json!(["en_US"])),
         status: Set(Readiness::Preparing),
         created_at: Set(now),
@@ -116,7 +145,7 @@ pub(crate) async fn create_first(
     })
     .exec(transaction)
     .await?;
-    enqueue_preparation(transaction, root, pool_id, template_id).await
+    Ok(id)
 }
 
 /// Enqueues what prepares a pool and a template. They share the pool's key and so run one after the other.

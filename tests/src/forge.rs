@@ -147,14 +147,21 @@ fn encode(bytes: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
+/// The platform's master key, in base64.
+///
+/// # Errors
+/// It can't be read.
+pub fn master_key_text() -> Result<String> {
+    let file = &Place::get().api.environment["MASTER_KEY_FILE"];
+    std::fs::read_to_string(file).with_context(|| format!("{file} can't be read"))
+}
+
 /// The key that is derived from the master key for one purpose.
 ///
 /// # Errors
 /// The master key can't be read.
 pub fn derived_key(purpose: &str) -> Result<Vec<u8>> {
-    let file = &Place::get().api.environment["MASTER_KEY_FILE"];
-    let text = std::fs::read_to_string(file).with_context(|| format!("{file} can't be read"))?;
-    let master = hmac::Key::new(hmac::HMAC_SHA256, &STANDARD.decode(text.trim())?);
+    let master = hmac::Key::new(hmac::HMAC_SHA256, &STANDARD.decode(master_key_text()?.trim())?);
     let derived = hmac::sign(&master, format!("odoo-saas-platform/{purpose}").as_bytes());
     Ok(derived.as_ref().to_vec())
 }

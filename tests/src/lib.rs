@@ -2,7 +2,8 @@
 //!
 //! It speaks to the platform only from outside (HTTP, websockets, SQL, the container engine, files, signals) and shares
 //! no code with it: a mistake in a crate can't hide behind the same mistake here. (The benchmarks' baseline alone reads the
-//! platform's tables as the platform does, to be compared with it.) It must never be pointed at a platform
+//! platform's tables as the platform does, to be compared with it; and a worker that runs into planned faults is made of the
+//! platform's own.) It must never be pointed at a platform
 //! that people use: its tests kill processes.
 
 pub mod api;
@@ -10,6 +11,7 @@ pub mod bait;
 pub mod browser;
 pub mod containers;
 pub mod events;
+pub mod faults;
 pub mod forge;
 pub mod http;
 pub mod ids;

@@ -24,9 +24,9 @@ pub struct Place {
     pub docker_host: String,
     /// The Odoo image.
     pub odoo_image: String,
-    /// The worker's settings, from the manifest of services.
-    pub worker: BTreeMap<String, String>,
-    /// How the API's process is started, from the manifest of services.
+    /// How the worker's process is started, from the manifest of services.
+    pub worker: Program,
+    /// The same of the API's.
     pub api: Program,
 }
 
@@ -90,7 +90,7 @@ impl Place {
             tenant_socket: variable("TEST_TENANT_SOCKET_DIR").into(),
             docker_host: variable("TEST_DOCKER_HOST"),
             odoo_image: variable("TEST_ODOO_IMAGE"),
-            worker: service("worker").environment,
+            worker: service("worker"),
             api: service("api"),
             state,
         }
@@ -103,6 +103,7 @@ impl Place {
     #[must_use]
     pub fn setting(&self, name: &str) -> &str {
         self.worker
+            .environment
             .get(name)
             .unwrap_or_else(|| panic!("the worker has no setting {name}"))
     }

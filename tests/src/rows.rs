@@ -132,6 +132,28 @@ impl OperationRow {
         .await
     }
 
+    /// Writes one that was given up half-way, of a kind that no worker knows.
+    ///
+    /// # Errors
+    /// The database refuses.
+    pub async fn dead(control: &mut PgConnection, owner: &Organization, tenant: &TenantRow) -> Result<Self> {
+        Self::write(
+            control,
+            owner,
+            tenant,
+            "WITH operation AS ( \
+                INSERT INTO operations (id, kind, scope, target_type, target_id, status, percent, revision, attempt, \
+                                        error_code, error_message, created_at, started_at, finished_at, dead_at, updated_at) \
+                VALUES ($1, 'nobody.knows', $2, 'tenant', $3, 'failed', 50, 5, 5, 'gave_up', \
+                        'The operation was tried too often without progress.', now(), now(), now(), now(), now()) \
+                RETURNING id) \
+             INSERT INTO jobs (operation_id, kind, version, input, serial_key, state, lease_epoch, due_at, created_at) \
+             SELECT id, 'nobody.knows', 1, jsonb_build_object('tenant', $4::text), $4, 'dead', 5, now(), now() \
+               FROM operation",
+        )
+        .await
+    }
+
     /// Runs a statement that writes operation and job, of the parameters `$1` to `$4`: the operation's row, the
     /// organization's, the tenant's, the tenant's id.
     async fn write(

@@ -58,3 +58,38 @@ pub fn resident_kib(pid: i32) -> Result<u64> {
         .parse()
         .context("VmRSS is a number")
 }
+
+/// A service that is down for as long as a test holds it. It is started again when the test lets go of it.
+#[derive(Debug)]
+pub struct Hold {
+    file: std::path::PathBuf,
+}
+
+impl Hold {
+    /// Ends a service in an orderly way and keeps it down.
+    ///
+    /// # Errors
+    /// It does not end.
+    pub async fn of(name: &str) -> Result<Self> {
+        let pid = process(name)?;
+        let hold = Self {
+            file: Place::get().state.join("run").join(format!("{name}.hold")),
+        };
+        fs::write(&hold.file, b"")?;
+        wait::until(Duration::from_secs(45), &format!("{name} ends"), async || {
+            ensure!(
+                kill(Pid::from_raw(pid), None).is_err(),
+                "process {pid} still runs"
+            );
+            Ok(())
+        })
+        .await?;
+        Ok(hold)
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        fs::remove_file(&self.file).ok();
+    }
+}

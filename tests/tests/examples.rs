@@ -237,6 +237,21 @@ async fn record() -> Result<Examples> {
         .ask("cancel_operation", Method::POST, &cancel, None, 202)
         .await?;
     owner.ended(&other.operation).await?;
+    // As if undoing it had failed too often.
+    let mut control = tests::sql::control().await?;
+    for row in [
+        "UPDATE operations SET status = 'failed', dead_at = now(), error_code = 'gave_up', \
+                error_message = 'The operation was tried too often without progress.' WHERE id = $1",
+        "UPDATE jobs SET state = 'dead' WHERE operation_id = $1",
+    ] {
+        let id = tests::ids::row_of(&other.operation)?;
+        sqlx::query(row).bind(id).execute(&mut control).await?;
+    }
+    let retry = format!("/v1/operations/{}/retry", other.operation);
+    recorder
+        .ask("retry_operation", Method::POST, &retry, None, 202)
+        .await?;
+    owner.ended(&other.operation).await?;
     other.delete().await?;
     ensure!(!recorder.examples.is_empty(), "nothing was recorded");
     Ok(recorder.examples)

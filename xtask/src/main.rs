@@ -1,4 +1,4 @@
-//! Developer automation: `cargo xtask up | down | status | logs | test | bench`.
+//! Developer automation: `cargo xtask up | down | status | logs | hold | release | test | bench | chaos`.
 //!
 //! It starts real programs (Postgres, Redis, Nginx, Docker Engine, the platform's own binaries) and watches them; it
 //! holds no rule of the product and never speaks to a database but through `psql`. It must compile in seconds, since a
@@ -29,6 +29,7 @@ mod services;
 mod status;
 mod supervisor;
 mod test;
+mod tools;
 mod up;
 mod users;
 
@@ -69,6 +70,16 @@ enum Command {
         #[arg(short = 'n', long, default_value_t = 40)]
         lines: usize,
     },
+    /// Keeps a service of `up` down until it is released
+    Hold {
+        /// Name of a service, as `status` lists them
+        name: String,
+    },
+    /// Lets a held service run again
+    Release {
+        /// Name of a service, as `status` lists them
+        name: String,
+    },
     /// Runs every check and test on servers of its own, or only those named: a crate, a test filter, `fmt`, `clippy`,
     /// `deny`, `openapi`, `breaking`, `fuzz`
     Test {
@@ -80,6 +91,16 @@ enum Command {
         /// Names and options handed to the benchmark program
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         names: Vec<String>,
+    },
+    /// Lets everything break at random while customers work, and sees that all is well in the end; on an instance of its
+    /// own
+    Chaos {
+        /// How long
+        #[arg(long, default_value_t = 20)]
+        minutes: u64,
+        /// Decides what is done and what breaks
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
     },
     /// Writes anew what is printed from the code: the OpenAPI document and the reference pages of errors and settings
     Openapi {
@@ -103,8 +124,15 @@ fn main() -> std::process::ExitCode {
         Command::Status => Instance::open(Name::Main).and_then(|instance| status::command(&instance)),
         Command::Logs { name, follow, lines } => Instance::open(Name::Main)
             .and_then(|instance| logs::command(&instance, name.as_deref(), follow, lines)),
+        Command::Hold { name } => {
+            Instance::open(Name::Main).and_then(|instance| status::hold(&instance, &name))
+        }
+        Command::Release { name } => {
+            Instance::open(Name::Main).and_then(|instance| status::release(&instance, &name))
+        }
         Command::Test { names } => test::command(&names),
         Command::Bench { names } => bench::command(&names),
+        Command::Chaos { minutes, seed } => bench::chaos(minutes, seed),
         Command::Openapi { action } => openapi::command(action.as_ref()),
         Command::Supervise { state } => supervisor::command(&state),
     };

@@ -1,4 +1,5 @@
-//! `cargo xtask status`: how each part is. Exits 0 only when all is well.
+//! `cargo xtask status`: how each part is. Exits 0 only when all is well. Beside it `hold` and `release`, for parts that
+//! somebody wants down for a while.
 
 use std::process::ExitCode;
 
@@ -46,11 +47,39 @@ pub(crate) fn command(instance: &Instance) -> Result<ExitCode> {
             access.api_url, access.tenant_url
         ));
     }
+    screen::say(&format!("State {}", instance.state.display()));
     Ok(if report.well {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// `cargo xtask hold`: keeps a service down.
+pub(crate) fn hold(instance: &Instance, name: &str) -> Result<ExitCode> {
+    known(instance, name)?;
+    supervisor::hold(&instance.state, name)?;
+    screen::say(&format!(
+        "{name} is held; `cargo xtask release {name}` lets it run again"
+    ));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `cargo xtask release`: lets it run again.
+pub(crate) fn release(instance: &Instance, name: &str) -> Result<ExitCode> {
+    known(instance, name)?;
+    supervisor::release(&instance.state, name)?;
+    screen::say(&format!("{name} runs again"));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn known(instance: &Instance, name: &str) -> Result<()> {
+    let services = Manifest::read(&instance.state).services;
+    if services.iter().any(|service| service.name == name) {
+        return Ok(());
+    }
+    let names: Vec<_> = services.iter().map(|service| service.name.as_str()).collect();
+    anyhow::bail!("there is no service {name}; there are: {}", names.join(", "))
 }
 
 struct Report {
@@ -111,6 +140,9 @@ fn running(instance: &Instance, name: &str, restarts: u32) -> std::result::Resul
         .filter(Identity::is_alive)
     {
         Some(identity) => Ok(format!("process {}{again}", identity.pid)),
+        None if supervisor::is_held(&instance.state, name) => {
+            Err(format!("is held: `cargo xtask release {name}` lets it run"))
+        }
         None => Err(format!("does not run{again}: see `cargo xtask logs {name}`")),
     }
 }

@@ -1,4 +1,4 @@
-//! Operations: reading, waiting, watching, listing, cancelling.
+//! Operations: reading, waiting, watching, listing, cancelling, retrying.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use platform::{
     id::{OperationId, OrganizationId},
     operations::{OperationFilter, OperationRow, OperationStatus, StepRow, StepStatus, Target},
     paging::{DEFAULT_LIMIT, MAX_LIMIT},
-    permissions::{CancelOperations, ReadOperations},
+    permissions::{CancelOperations, ReadOperations, RetryOperations},
 };
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
@@ -54,6 +54,14 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
                 "Asks the operation to stop and to undo what it did. Past a certain point it only goes forward.",
             )
             .to(cancel),
+        endpoint(Method::POST, "/v1/operations/{id}/retry", "retry_operation")
+            .tag("operations")
+            .about(
+                "Retry an operation",
+                "Lets an operation that was given up half-way (`retryable`) go on where it stopped, in the direction it \
+                 had: it does what is left to do, or undoes what is left to undo.",
+            )
+            .to(retry),
     ]
 }
 
@@ -77,6 +85,9 @@ pub(super) struct Operation {
     /// Why it failed.
     #[schema(required)]
     error: Option<OperationError>,
+    /// Whether it was given up half-way, so that something may be left behind. The platform's operator can let it go on.
+    #[schema(example = false)]
+    retryable: bool,
     /// How often it has been taken up.
     #[schema(example = 1)]
     attempt: i32,
@@ -254,6 +265,7 @@ impl Operation {
             },
             organization_id: row.scope.into(),
             error: OperationError::new(row.error_code, row.error_message, row.error_detail, details),
+            retryable: row.dead_at.is_some(),
             attempt: row.attempt,
             created_at: row.created_at,
             started_at: row.started_at,
@@ -308,6 +320,8 @@ struct ListOperations {
     /// Only those that work on this.
     #[param(pattern = "^(ten|pool|tpl|dbs)_[0-7][0-9a-hjkmnp-tv-z]{25}$")]
     target_id: Option<String>,
+    /// Only those that were given up half-way, or only the others.
+    retryable: Option<bool>,
 }
 
 #[derive(Deserialize, ToSchema, Clone, Copy)]
@@ -343,6 +357,24 @@ impl Describe for Cancelling {
 }
 
 impl actix_web::Responder for Cancelling {
+    type Body = actix_web::body::BoxBody;
+
+    fn respond_to(self, request: &actix_web::HttpRequest) -> actix_web::HttpResponse {
+        self.0.respond_to(request)
+    }
+}
+
+/// The operation that goes on.
+struct Retrying(Once<Operation>);
+
+impl Describe for Retrying {
+    fn describe(sketch: &mut Sketch) {
+        Once::<Operation>::describe(sketch);
+        sketch.errors(&[ErrorCode::NotRetryable]);
+    }
+}
+
+impl actix_web::Responder for Retrying {
     type Body = actix_web::body::BoxBody;
 
     fn respond_to(self, request: &actix_web::HttpRequest) -> actix_web::HttpResponse {
@@ -453,6 +485,7 @@ async fn list(
         status,
         kind,
         target_id,
+        retryable,
     } = query.0;
     let ids = id
         .map(|list| {
@@ -478,6 +511,7 @@ async fn list(
         status,
         kind,
         target,
+        retryable,
     };
     let (identity, page) = caller
         .operations()
@@ -511,4 +545,24 @@ async fn cancel(
         )
         .await?;
     Ok(Cancelling(effect.into()))
+}
+
+async fn retry(
+    caller: Authz<RetryOperations>,
+    id: Id<OperationId>,
+    key: IdempotencyKey,
+    body: NoBody,
+) -> Result<Retrying, ApiError> {
+    let once = key.with(body.as_body());
+    let effect = caller
+        .once(
+            once.as_ref(),
+            async |transaction| {
+                let row = caller.operations().retry(transaction, id.0).await?;
+                Ok(Accepted(Operation::new(row, caller.identity().sees_details())))
+            },
+            Accepted::record,
+        )
+        .await?;
+    Ok(Retrying(effect.into()))
 }

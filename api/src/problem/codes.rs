@@ -75,6 +75,8 @@ codes! {
         "`detail` names the status.";
     OperationFinished = "operation_finished", CONFLICT, "The operation has finished",
         "What has ended can't be cancelled.";
+    NotRetryable = "not_retryable", CONFLICT, "The operation can't be retried",
+        "Only one that was given up half-way can be: its `retryable` is true.";
     NotCancellable = "not_cancellable", CONFLICT, "The operation can no longer be cancelled",
         "It is past the point from which it only goes forward. Wait for its end.";
     IdempotencyInFlight = "idempotency_in_flight", CONFLICT, "A request with this key is being carried out",

@@ -319,6 +319,7 @@ impl From<Error> for ApiError {
             }
             Error::IdempotencyKeyReused => Self::new(ErrorCode::IdempotencyKeyReused),
             Error::OperationFinished => Self::new(ErrorCode::OperationFinished),
+            Error::OperationNotDead => Self::new(ErrorCode::NotRetryable),
             Error::NotCancellable => Self::new(ErrorCode::NotCancellable),
             Error::Unavailable {
                 part,

@@ -80,6 +80,8 @@ pub struct Model {
     pub cancel_requested_at: Option<DateTimeUtc>,
     /// From here on it only goes forward.
     pub pivoted_at: Option<DateTimeUtc>,
+    /// When it was given up half-way; it shows as failed, and can be retried.
+    pub dead_at: Option<DateTimeUtc>,
     pub created_at: DateTimeUtc,
     pub started_at: Option<DateTimeUtc>,
     pub finished_at: Option<DateTimeUtc>,

@@ -10,7 +10,7 @@ use futures::FutureExt;
 
 use super::{Engine, Left, Runner, count, gave_up, panic_text};
 use crate::{
-    JobContext, Outcome, StepContext, StepError,
+    Direction, JobContext, Moment, Outcome, StepContext, StepError,
     context::Lease,
     entity::{job::Ending, job_step::StepStatus},
     error::Fault,
@@ -18,12 +18,6 @@ use crate::{
     protocol::{self, AfterError, Course, Standing},
     store::{Claimed, StepRecord},
 };
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Direction {
-    Forward,
-    Back,
-}
 
 pub(super) struct Drive<'a, K: OperationKind> {
     pub(super) runner: &'a Runner<K>,
@@ -46,7 +40,15 @@ pub(super) enum Next {
         from: usize,
         failure: Option<Failure>,
     },
-    End(Outcome),
+    /// Write the end, and with it the last step that was done.
+    End(Outcome, Option<Done>),
+}
+
+/// A try of a step that succeeded and is not written down yet.
+pub(super) struct Done {
+    pub(super) position: usize,
+    pub(super) output: Option<serde_json::Value>,
+    pub(super) elapsed: Duration,
 }
 
 /// A try of a step that failed.
@@ -61,7 +63,7 @@ impl<K: OperationKind> Drive<'_, K> {
         let mut next = match protocol::course(&self.standing) {
             Course::Forward => self.forward().await,
             Course::Back => self.back().await,
-            Course::GiveUp => Next::End(Outcome::Dead(gave_up(self.fault.take()))),
+            Course::GiveUp => Next::End(Outcome::Dead(gave_up(self.fault.take())), None),
             Course::TurnBack(ending) => {
                 if ending == Ending::Failed {
                     self.fault = Some(gave_up(None));
@@ -87,7 +89,7 @@ impl<K: OperationKind> Drive<'_, K> {
                     Some(()) => self.back().await,
                     None => Next::Leave(Left::Lost),
                 },
-                Next::End(outcome) => self.end(claimed, outcome).await,
+                Next::End(outcome, last) => self.end(claimed, outcome, last).await,
             };
         }
     }
@@ -113,24 +115,24 @@ impl<K: OperationKind> Drive<'_, K> {
                     .failed(error, self.position, Direction::Forward, elapsed)
                     .await;
             }
-            let done = StepRecord {
-                position: count(self.position),
-                name: step.name(),
-                status: StepStatus::Done,
-                output,
-                elapsed,
-                fault: None,
-            };
-            self.position += 1;
-            let advance = self.advance(None);
-            if self.persist(&advance, &done).await.is_none() {
-                return Next::Leave(Left::Lost);
-            }
-            if let Some(output) = done.output {
+            if let Some(output) = output.clone() {
                 self.job.keep(step.name(), output);
             }
+            let done = Done {
+                position: self.position,
+                output,
+                elapsed,
+            };
+            self.position += 1;
+            if self.position == steps.len() {
+                // Written together with the end that it leads to.
+                return Next::End(Outcome::Succeeded, Some(done));
+            }
+            if self.persist_done(&done).await.is_none() {
+                return Next::Leave(Left::Lost);
+            }
         }
-        Next::End(Outcome::Succeeded)
+        Next::End(Outcome::Succeeded, None)
     }
 
     async fn back(&mut self) -> Next {
@@ -158,12 +160,13 @@ impl<K: OperationKind> Drive<'_, K> {
                 return Next::Leave(Left::Lost);
             }
         }
-        Next::End(match self.standing.ending {
+        let outcome = match self.standing.ending {
             Some(Ending::Cancelled) => Outcome::Cancelled,
             Some(Ending::Failed) | None => {
                 Outcome::Failed(self.fault.clone().unwrap_or_else(|| gave_up(None)))
             }
-        })
+        };
+        Next::End(outcome, None)
     }
 
     /// Before each step: has anyone asked for an end of this?
@@ -191,11 +194,14 @@ impl<K: OperationKind> Drive<'_, K> {
         let total = count(self.runner.steps.len());
         let cx = StepContext::new(Arc::clone(&self.job), token.clone(), count(position), total);
         let begun = Instant::now();
+        self.job.enter(step.name(), direction);
         let call = async {
+            self.job.reach(Moment::Begin).await?;
             match direction {
-                Direction::Forward => step.apply(&cx).await,
-                Direction::Back => step.undo(&cx).await,
+                Direction::Forward => step.apply(&cx).await?,
+                Direction::Back => step.undo(&cx).await?,
             }
+            self.job.reach(Moment::End).await
         };
         let caught = AssertUnwindSafe(call).catch_unwind();
         let limited = tokio::time::timeout(step.deadline(), caught);
@@ -213,12 +219,7 @@ impl<K: OperationKind> Drive<'_, K> {
             Some(Ok(Ok(result))) => result,
         };
         let elapsed = begun.elapsed();
-        let way = if direction == Direction::Forward {
-            "apply"
-        } else {
-            "undo"
-        };
-        let labels = [K::Input::KIND, step.name(), way];
+        let labels = [K::Input::KIND, step.name(), direction.as_str()];
         self.engine
             .metrics
             .step_seconds
@@ -266,10 +267,21 @@ impl<K: OperationKind> Drive<'_, K> {
             AfterError::GiveUp => {
                 let advance = self.advance(None);
                 match self.persist(&advance, &self.failed_record(&failure)).await {
-                    Some(()) => Next::End(Outcome::Dead(failure.fault)),
+                    Some(()) => Next::End(Outcome::Dead(failure.fault), None),
                     None => Next::Leave(Left::Lost),
                 }
             }
+        }
+    }
+
+    pub(super) fn done_record(&self, done: &Done) -> StepRecord<'static> {
+        StepRecord {
+            position: count(done.position),
+            name: self.runner.steps[done.position].name(),
+            status: StepStatus::Done,
+            output: done.output.clone(),
+            elapsed: done.elapsed,
+            fault: None,
         }
     }
 

@@ -9,8 +9,8 @@ use futures::FutureExt;
 use sea_orm::{DbErr, TransactionTrait};
 
 use super::{
-    Left, WRITE_PATIENCE,
-    drive::{Drive, Next, cancelled},
+    Left, WRITE_PATIENCE, count,
+    drive::{Done, Drive, Next, cancelled},
     panic_text, patiently,
 };
 use crate::{
@@ -24,14 +24,19 @@ use crate::{
 const FINISH_DEADLINE: Duration = Duration::from_secs(30);
 
 impl<K: OperationKind> Drive<'_, K> {
-    /// Writes the terminal state with what it means for the target, in one transaction.
-    pub(super) async fn end(&mut self, claimed: &Claimed, outcome: Outcome) -> Next {
+    /// Writes the terminal state with what it means for the target, in one transaction, and with it the last step.
+    pub(super) async fn end(&mut self, claimed: &Claimed, outcome: Outcome, last: Option<Done>) -> Next {
         let begun = Instant::now();
         loop {
-            match self.try_end(claimed, &outcome, true).await {
+            match self.try_end(claimed, &outcome, true, last.as_ref()).await {
                 Ok(Ended::Done { revision }) => return self.ended(revision, &outcome),
                 Ok(Ended::Lost) => return Next::Leave(Left::Lost),
-                Ok(Ended::CancelledFirst) => return cancelled(self.position),
+                Ok(Ended::CancelledFirst) => {
+                    return match self.keep_last(last.as_ref()).await {
+                        Some(()) => cancelled(self.position),
+                        None => Next::Leave(Left::Lost),
+                    };
+                }
                 Err(EndError::Database(error)) => {
                     tracing::warn!(error = chain(&error), "an operation's end could not be written");
                     if begun.elapsed() > WRITE_PATIENCE {
@@ -42,12 +47,31 @@ impl<K: OperationKind> Drive<'_, K> {
                         return self.release_now().await;
                     }
                 }
-                Err(EndError::Hook(fault)) => return self.hook_failed(claimed, outcome, fault).await,
+                Err(EndError::Hook(fault)) => {
+                    if self.keep_last(last.as_ref()).await.is_none() {
+                        return Next::Leave(Left::Lost);
+                    }
+                    return self.hook_failed(claimed, outcome, fault).await;
+                }
             }
         }
     }
 
-    async fn try_end(&self, claimed: &Claimed, outcome: &Outcome, hook: bool) -> Result<Ended, EndError> {
+    /// The last step is done, whatever becomes of the end.
+    async fn keep_last(&mut self, last: Option<&Done>) -> Option<()> {
+        match last {
+            Some(done) => self.persist_done(done).await,
+            None => Some(()),
+        }
+    }
+
+    async fn try_end(
+        &self,
+        claimed: &Claimed,
+        outcome: &Outcome,
+        hook: bool,
+        last: Option<&Done>,
+    ) -> Result<Ended, EndError> {
         let tx = store::bounded(self.engine.db.begin()).await?;
         if hook {
             let call = AssertUnwindSafe(K::on_finish(&tx, &self.job, outcome)).catch_unwind();
@@ -72,6 +96,7 @@ impl<K: OperationKind> Drive<'_, K> {
             epoch: claimed.epoch,
             serial_key: claimed.serial_key.as_deref(),
             outcome,
+            last: last.map(|done| (self.done_record(done), count(self.position))),
         };
         self.lease.part();
         let ended = store::finish(&tx, &end).await?;
@@ -99,7 +124,7 @@ impl<K: OperationKind> Drive<'_, K> {
             return Next::Leave(Left::Released);
         }
         let outcome = if dying { outcome } else { Outcome::Dead(fault) };
-        match self.try_end(claimed, &outcome, false).await {
+        match self.try_end(claimed, &outcome, false, None).await {
             Ok(Ended::Done { revision }) => self.ended(revision, &outcome),
             Ok(Ended::CancelledFirst | Ended::Lost) | Err(_) => Next::Leave(Left::Lost),
         }

@@ -18,7 +18,7 @@ use sea_orm::{DatabaseConnection, DbErr, TransactionTrait};
 
 use self::drive::Drive;
 use crate::{
-    JobContext, Metrics, Outcome,
+    Interference, JobContext, Metrics, Outcome,
     context::Lease,
     error::{Fault, chain},
     kind::{OperationKind, Step},
@@ -36,6 +36,7 @@ pub(crate) struct Engine {
     pub(crate) db: DatabaseConnection,
     pub(crate) metrics: Metrics,
     pub(crate) changes: Changes,
+    pub(crate) interference: Option<Arc<dyn Interference>>,
 }
 
 /// How a worker parted from a job.
@@ -53,6 +54,7 @@ pub(crate) enum Left {
 #[async_trait]
 pub(crate) trait Runnable: Send + Sync {
     fn step_names(&self) -> Vec<&'static str>;
+    fn pivot(&self) -> Option<usize>;
     async fn run(&self, engine: &Engine, claimed: Claimed, lease: Arc<Lease>) -> Left;
 }
 
@@ -66,6 +68,10 @@ pub(crate) struct Runner<K: OperationKind> {
 impl<K: OperationKind> Runnable for Runner<K> {
     fn step_names(&self) -> Vec<&'static str> {
         self.steps.iter().map(|step| step.name()).collect()
+    }
+
+    fn pivot(&self) -> Option<usize> {
+        self.pivot
     }
 
     async fn run(&self, engine: &Engine, mut claimed: Claimed, lease: Arc<Lease>) -> Left {
@@ -88,8 +94,7 @@ impl<K: OperationKind> Runnable for Runner<K> {
             Arc::clone(&self.world),
             outputs,
             Arc::clone(&lease),
-            engine.db.clone(),
-            engine.changes.clone(),
+            engine,
         );
         let standing = Standing {
             attempts: claimed.attempts,
@@ -124,6 +129,7 @@ async fn bury(engine: &Engine, claimed: &Claimed, error: &serde_json::Error) -> 
             epoch: claimed.epoch,
             serial_key: claimed.serial_key.as_deref(),
             outcome: &Outcome::Dead(fault),
+            last: None,
         };
         let ended = store::finish(&tx, &end).await?;
         store::bounded(tx.commit()).await?;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     Left, count,
-    drive::{Drive, Failure, Next},
+    drive::{Done, Drive, Failure, Next},
     patiently,
 };
 use crate::{
@@ -87,6 +87,12 @@ impl<K: OperationKind> Drive<'_, K> {
         self.standing.attempts = 0;
         self.seen(visible);
         Some(())
+    }
+
+    /// Persists a step that was done.
+    pub(super) async fn persist_done(&mut self, done: &Done) -> Option<()> {
+        let advance = self.advance(None);
+        self.persist(&advance, &self.done_record(done)).await
     }
 
     /// Persists that the job undoes from now on, together with the failure that led to it.

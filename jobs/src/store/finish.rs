@@ -3,7 +3,10 @@
 use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr};
 use uuid::Uuid;
 
-use super::{one, progress::fault_values};
+use super::{
+    one,
+    progress::{StepRecord, fault_values, step_values, upsert_step},
+};
 use crate::kind::Outcome;
 
 /// What came of the attempt to end a job.
@@ -23,24 +26,33 @@ pub(crate) struct End<'a> {
     pub(crate) epoch: i64,
     pub(crate) serial_key: Option<&'a str>,
     pub(crate) outcome: &'a Outcome,
+    /// The step that was done just now, and the steps that are done with it.
+    pub(crate) last: Option<(StepRecord<'a>, i32)>,
 }
 
-const FINISH: &str = "
+/// Beside the values of [`upsert_step`]: `$11` state, `$12` status, `$13`–`$15` error, `$16` position.
+const FINISH: &str = concat!(
+    "
 WITH job AS (
-    UPDATE jobs SET state = $3, holds_key = false, lease_owner = NULL, announced_at = NULL
+    UPDATE jobs SET state = $11, holds_key = false, lease_owner = NULL, announced_at = NULL,
+                    position = COALESCE($16::integer, position)
     WHERE operation_id = $1 AND lease_epoch = $2 AND state = 'leased' RETURNING operation_id
-), seen AS (
+), ",
+    upsert_step!(),
+    ", seen AS (
     UPDATE operations o
-    SET status = $4, percent = CASE WHEN $4 = 'succeeded' THEN 100 ELSE percent END, message = NULL,
-        error_code = CASE WHEN $4 <> 'succeeded' THEN COALESCE($5, error_code) END,
-        error_message = CASE WHEN $4 <> 'succeeded' THEN COALESCE($6, error_message) END,
-        error_detail = CASE WHEN $4 <> 'succeeded' THEN COALESCE($7, error_detail) END, finished_at = now(), revision = revision + 1, updated_at = now()
+    SET status = $12, percent = CASE WHEN $12 = 'succeeded' THEN 100 ELSE percent END, message = NULL,
+        error_code = CASE WHEN $12 <> 'succeeded' THEN COALESCE($13, error_code) END,
+        error_message = CASE WHEN $12 <> 'succeeded' THEN COALESCE($14, error_message) END,
+        error_detail = CASE WHEN $12 <> 'succeeded' THEN COALESCE($15, error_detail) END, finished_at = now(),
+        dead_at = CASE WHEN $11 = 'dead' THEN now() END, revision = revision + 1, updated_at = now()
     FROM job
     WHERE o.id = job.operation_id
-      AND ($4 <> 'succeeded' OR o.cancel_requested_at IS NULL OR o.pivoted_at IS NOT NULL)
+      AND ($12 <> 'succeeded' OR o.cancel_requested_at IS NULL OR o.pivoted_at IS NOT NULL)
     RETURNING o.revision
 )
-SELECT (SELECT revision FROM seen) AS revision FROM job";
+SELECT (SELECT revision FROM seen) AS revision FROM job"
+);
 
 const WAKE: &str = "
 WITH waiter AS (
@@ -68,13 +80,14 @@ pub(crate) async fn finish(tx: &DatabaseTransaction, end: &End<'_>) -> Result<En
         Outcome::Cancelled => ("finished", "cancelled", None),
         Outcome::Dead(fault) => ("dead", "failed", Some(fault)),
     };
-    let mut values = vec![
-        end.operation_id.into(),
-        end.epoch.into(),
-        state.into(),
-        status.into(),
-    ];
+    let (record, position) = match &end.last {
+        Some((record, position)) => (Some(record), Some(*position)),
+        None => (None, None),
+    };
+    let mut values = step_values(end.operation_id, end.epoch, record);
+    values.extend([state.into(), status.into()]);
     values.extend(fault_values(fault));
+    values.push(position.into());
     let Some(row) = one(tx, FINISH, values).await? else {
         return Ok(Ended::Lost);
     };

@@ -9,6 +9,7 @@ mod finish;
 mod lease;
 mod progress;
 mod schedule;
+mod survey;
 mod sweep;
 
 use std::time::Duration;
@@ -34,6 +35,7 @@ pub(crate) use self::{
         DueSchedule, PutSchedule, delete_fires, due_schedules, move_schedule, next_fire, note_fired, now,
         put_schedule, record_fire, remove_schedule, try_lock_key,
     },
+    survey::{depths, outbox},
     sweep::{check_mark, delete_finished, drain_outbox, sweep},
 };
 
@@ -190,7 +192,7 @@ pub(crate) async fn revive(tx: &impl ConnectionTrait, id: Uuid) -> Result<operat
             SELECT pg_notify('jobs_outbox', '')::text FROM entry
         )
         UPDATE operations o
-        SET status = 'running', finished_at = NULL, revision = revision + 1, updated_at = now()
+        SET status = 'running', finished_at = NULL, dead_at = NULL, revision = revision + 1, updated_at = now()
         FROM job, rung WHERE o.id = job.operation_id RETURNING o.*";
     model(tx, REVIVE, id).await
 }

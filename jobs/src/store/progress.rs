@@ -68,6 +68,7 @@ macro_rules! upsert_step {
         )"
     };
 }
+pub(super) use upsert_step;
 
 const ADVANCE: &str = concat!(
     "WITH job AS (
@@ -96,7 +97,7 @@ const RELEASE: &str = concat!(
     RETURNING o.revision, o.cancel_requested_at IS NOT NULL AS cancel_requested"
 );
 
-fn step_values(id: Uuid, epoch: i64, record: Option<&StepRecord<'_>>) -> Vec<Value> {
+pub(crate) fn step_values(id: Uuid, epoch: i64, record: Option<&StepRecord<'_>>) -> Vec<Value> {
     let mut values = vec![id.into(), epoch.into()];
     match record {
         Some(record) => {

@@ -1,7 +1,10 @@
 //! What each kind of operation is asked to do. Written by the API in the transaction of the effect, read by the
 //! worker; persisted, so a field is added with a default and never changes its meaning within a version.
 
-use entity::id::{PoolId, TemplateId, TenantId};
+use entity::{
+    id::{PoolId, TemplateId, TenantId},
+    values::TenantStatus,
+};
 use jobs::OperationInput;
 use serde::{Deserialize, Serialize};
 
@@ -49,6 +52,9 @@ kinds! {
         slug: String,
         /// The pool that serves it.
         pool: PoolId,
+        /// What it was before it was to be deleted, and is again if that is stopped in time.
+        #[serde(default)]
+        previous: Option<TenantStatus>,
     }
     /// Sets the password of a tenant's Odoo administrator.
     SetAdminPassword = "tenant.set_admin_password" {

@@ -1,4 +1,4 @@
-//! Operations as their owners see them: reading, listing, cancelling. The engine that carries them out is `jobs`.
+//! Operations as their owners see them: reading, listing, cancelling, retrying. The engine that carries them out is `jobs`.
 
 pub mod kinds;
 mod read;
@@ -41,6 +41,18 @@ impl Target {
         }
     }
 
+    /// Reads a type and an id without its kind.
+    #[must_use]
+    pub fn of(kind: &str, id: Uuid) -> Option<Self> {
+        match kind {
+            "tenant" => Some(Self::Tenant(id.into())),
+            "pool" => Some(Self::Pool(id.into())),
+            "template" => Some(Self::Template(id.into())),
+            "database_server" => Some(Self::DatabaseServer(id.into())),
+            _ => None,
+        }
+    }
+
     /// The id without its kind.
     #[must_use]
     pub const fn uuid(self) -> Uuid {
@@ -66,13 +78,7 @@ impl Target {
     /// Reads the two columns back.
     #[must_use]
     pub fn of_row(row: &OperationRow) -> Option<Self> {
-        match row.target_type.as_str() {
-            "tenant" => Some(Self::Tenant(row.target_id.into())),
-            "pool" => Some(Self::Pool(row.target_id.into())),
-            "template" => Some(Self::Template(row.target_id.into())),
-            "database_server" => Some(Self::DatabaseServer(row.target_id.into())),
-            _ => None,
-        }
+        Self::of(&row.target_type, row.target_id)
     }
 
     /// Reads an id of any kind that can be a target.
@@ -100,6 +106,8 @@ pub struct OperationFilter {
     pub kind: Option<String>,
     /// On this target.
     pub target: Option<Uuid>,
+    /// Given up half-way, or not.
+    pub retryable: Option<bool>,
 }
 
 /// The operations that a caller can change: those of its organization and the ones below, as the tree was when they
@@ -123,13 +131,30 @@ impl<'c> Operations<'c> {
         transaction: &DatabaseTransaction,
         id: OperationId,
     ) -> Result<OperationRow, Error> {
-        let before = operation::Entity::find()
+        let before = self.find(transaction, id).await?;
+        crate::tenants::lifecycle::cancel(transaction, &before).await
+    }
+
+    /// Lets an operation that was given up half-way go on where it stopped, within the caller's transaction.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] or [`Error::OperationNotDead`].
+    pub async fn retry(
+        &self,
+        transaction: &DatabaseTransaction,
+        id: OperationId,
+    ) -> Result<OperationRow, Error> {
+        let before = self.find(transaction, id).await?;
+        crate::tenants::lifecycle::retry(transaction, &before).await
+    }
+
+    async fn find(&self, transaction: &DatabaseTransaction, id: OperationId) -> Result<OperationRow, Error> {
+        operation::Entity::find()
             .filter(self.identity.sees("operations.scope"))
             .filter(operation::Column::Id.eq(id.0))
             .one(transaction)
             .await?
-            .ok_or(Error::NotFound)?;
-        crate::tenants::lifecycle::cancel(transaction, &before).await
+            .ok_or(Error::NotFound)
     }
 }
 

@@ -133,6 +133,14 @@ impl<'r, P: Permission> OperationReader<'r, P> {
         if let Some(target) = filter.target {
             query = query.filter(operation::Column::TargetId.eq(target));
         }
+        if let Some(retryable) = filter.retryable {
+            let dead = operation::Column::DeadAt;
+            query = query.filter(if retryable {
+                dead.is_not_null()
+            } else {
+                dead.is_null()
+            });
+        }
         if let Some(token) = page_token {
             query = query.filter(operation::Column::Id.lt(tokens.read(organization, &list, token)?));
         }

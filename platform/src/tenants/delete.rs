@@ -47,6 +47,7 @@ impl Tenants<'_> {
                 Err(error) => return Err(error),
             }
         }
+        let previous = Some(tenant.status);
         lifecycle::deletion_asked(&transaction, id).await?;
         let tenant = self.lock(&transaction, id).await?;
         let operation = jobs::enqueue(
@@ -56,6 +57,7 @@ impl Tenants<'_> {
                     tenant: id,
                     slug: tenant.slug.clone(),
                     pool: tenant.pool_id,
+                    previous,
                 },
                 tenant.organization_id.0,
                 "tenant",

@@ -17,6 +17,7 @@ pub struct Things {
     pub tenant: TenantRow,
     pub queued: OperationRow,
     pub finished: OperationRow,
+    pub dead: OperationRow,
     /// Somebody who can sign in, and has a session to refresh.
     pub person: Member,
     pub refresh_token: String,
@@ -44,6 +45,7 @@ impl Things {
         Ok(Self {
             queued: OperationRow::queued(control, owner, &other).await?,
             finished: OperationRow::succeeded(control, owner, &tenant).await?,
+            dead: OperationRow::dead(control, owner, &other).await?,
             tenant,
             person: person.clone(),
             refresh_token,
@@ -86,7 +88,7 @@ type Example = fn(&Things) -> Request;
 
 /// The examples, by `operationId`.
 pub fn examples() -> BTreeMap<&'static str, Example> {
-    let all: [(&'static str, Example); 17] = [
+    let all: [(&'static str, Example); 18] = [
         ("create_token", |things| {
             let password = &Place::get().access.owner_password;
             Request::with(
@@ -135,6 +137,9 @@ pub fn examples() -> BTreeMap<&'static str, Example> {
         }),
         ("cancel_operation", |things| {
             Request::with(format!("/v1/operations/{}/cancel", things.queued.id), json!({})).once()
+        }),
+        ("retry_operation", |things| {
+            Request::with(format!("/v1/operations/{}/retry", things.dead.id), json!({})).once()
         }),
         ("get_health", |_| Request::get("/healthz")),
         ("get_readiness", |_| Request::get("/readyz")),

@@ -84,6 +84,7 @@ async fn a_container_of_a_pool_reaches_neither_the_host_nor_metadata_nor_another
             for setting in ["EDGE_LISTEN", "EDGE_API", "METRICS_LISTEN"] {
                 if let Some(port) = place
                     .worker
+                    .environment
                     .get(setting)
                     .and_then(|value| value.rsplit_once(':')?.1.parse().ok())
                 {

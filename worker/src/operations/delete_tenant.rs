@@ -28,7 +28,7 @@ impl OperationKind for Delete {
         cx: &JobContext<Self>,
         outcome: &Outcome,
     ) -> Result<(), StepError> {
-        Ok(lifecycle::deletion_ended(transaction, cx.input().tenant, outcome).await?)
+        Ok(lifecycle::deletion_ended(transaction, cx.input(), outcome).await?)
     }
 }
 

@@ -160,7 +160,7 @@ pub(super) async fn remove<K: OperationKind<World = World>>(
     files(cx.world().filestore.delete(name).await)
 }
 
-/// Sees the sign-in page come: only then is the tenant published. The page is asked of the pool itself, since the first
+/// Sees Odoo load the tenant and answer for it: only then is it published. The pool itself is asked, since the first
 /// request loads the tenant into an Odoo process; a visitor who came through the edge meanwhile would have another
 /// process do the same work.
 struct SeeItAnswer;
@@ -181,7 +181,7 @@ impl Step<Provision> for SeeItAnswer {
         let web = (std::net::Ipv4Addr::LOCALHOST, pool.web_port).into();
         let give_up = Instant::now() + PATIENCE;
         loop {
-            match world.probe.sign_in_page(web, &host, &name, &pool.keys.edge).await {
+            match world.probe.serves(web, &host, &name, &pool.keys.edge).await {
                 Ok(()) => return Ok(()),
                 Err(error) if Instant::now() >= give_up => {
                     return Err(error).retry("no_answer", "The tenant's Odoo does not answer.");

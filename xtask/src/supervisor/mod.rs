@@ -19,7 +19,7 @@ use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::Signal;
 
 pub(crate) use self::manifest::{Firewall, Leftovers, Manifest, Reload, Service};
-pub(crate) use self::service::{Record, Status, fingerprint};
+pub(crate) use self::service::{Record, Status, fingerprint, hold, is_held, release};
 use crate::process::{self, Identity};
 use crate::{exec, files, firewall, instance, interrupt};
 

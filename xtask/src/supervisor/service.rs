@@ -89,6 +89,30 @@ fn pid_file(state: &Path, name: &str) -> PathBuf {
     state.join("run").join(format!("{name}.pid"))
 }
 
+/// Whether somebody wants a service to stay down for a while.
+pub(crate) fn is_held(state: &Path, name: &str) -> bool {
+    hold_file(state, name).exists()
+}
+
+/// Keeps a service down until it is released; the supervisor sees it within its next look.
+pub(crate) fn hold(state: &Path, name: &str) -> Result<()> {
+    files::write(&hold_file(state, name), b"", 0o644, None).map(drop)
+}
+
+/// Lets a service run again.
+pub(crate) fn release(state: &Path, name: &str) -> Result<()> {
+    match fs::remove_file(hold_file(state, name)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("{name} stays held"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn hold_file(state: &Path, name: &str) -> PathBuf {
+    state.join("run").join(format!("{name}.hold"))
+}
+
 /// What others may know of a service.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Status {
@@ -232,7 +256,12 @@ impl Watched {
 
     /// Moves on: sees ends, starts what is due, kills what does not end.
     pub(super) fn tick(&mut self) {
+        let held = is_held(&self.folder, &self.service.name);
         match &mut self.state {
+            State::Running { .. } if held => {
+                log(&format!("{}: held", self.service.name));
+                self.begin_stop();
+            }
             State::Running { process, since } => {
                 if let Some(how) = process.ended() {
                     let ran = since.elapsed();
@@ -251,7 +280,9 @@ impl Watched {
                         self.state = State::Down {
                             start_at: Instant::now(),
                         };
-                        self.start();
+                        if !held {
+                            self.start();
+                        }
                     }
                 } else if Instant::now() >= *kill_at {
                     log(&format!("{}: does not end, killed", self.service.name));
@@ -260,7 +291,7 @@ impl Watched {
                 }
             }
             State::Down { start_at } => {
-                if Instant::now() >= *start_at {
+                if !held && Instant::now() >= *start_at {
                     self.start();
                 }
             }

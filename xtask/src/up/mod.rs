@@ -260,6 +260,8 @@ fn put(instance: &Instance, services: Vec<Service>) -> Result<()> {
         .map(|service| (service.name.clone(), supervisor::fingerprint(service)))
         .collect();
     for service in services {
+        // Whoever wants it up wants it held no longer.
+        supervisor::release(&instance.state, &service.name)?;
         manifest.put(service);
     }
     manifest.write(&instance.state)?;

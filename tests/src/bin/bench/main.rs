@@ -5,6 +5,7 @@ mod api;
 mod chromium;
 mod copy;
 mod idle;
+mod jobs;
 mod provision;
 mod report;
 
@@ -20,9 +21,9 @@ async fn main() -> Result<()> {
     let chosen = |name: &str| names.is_empty() || names.iter().any(|wanted| wanted == name);
     if let Some(unknown) = names
         .iter()
-        .find(|name| !["api", "idle", "provision"].contains(&name.as_str()))
+        .find(|name| !["api", "idle", "jobs", "provision"].contains(&name.as_str()))
     {
-        bail!("there is no benchmark {unknown:?}; there are: api, idle, provision");
+        bail!("there is no benchmark {unknown:?}; there are: api, idle, jobs, provision");
     }
     let mut report = Report::default();
     if chosen("idle") {
@@ -30,6 +31,9 @@ async fn main() -> Result<()> {
     }
     if chosen("api") {
         api::run(&mut report).await?;
+    }
+    if chosen("jobs") {
+        jobs::run(&mut report).await?;
     }
     if chosen("provision") {
         provision::run(&mut report).await?;

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
+use super::Outcome;
 use super::lint::DOCUMENT;
-use super::{Outcome, tools};
 use crate::instance::Instance;
-use crate::{exec, screen};
+use crate::{exec, screen, tools};
 
 /// Released documents, one a version, below the checkout.
 pub(crate) const RELEASED: &str = "openapi/released";

@@ -8,7 +8,6 @@
 //! `cargo xtask up` has brought up.
 
 mod people;
-mod tool;
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -22,7 +21,7 @@ use super::{Outcome, Summary};
 use crate::instance::{Instance, Name};
 use crate::up::{self, Client};
 use crate::users::Account;
-use crate::{exec, files, interrupt, process, screen};
+use crate::{exec, files, interrupt, process, screen, tools};
 
 /// Files of this check, below the checkout.
 const FOLDER: &str = "xtask/src/test/fuzz";
@@ -51,7 +50,10 @@ pub(super) fn run(instance: &Instance, postgres: &Account, summary: &mut Summary
         Ok(text) => text.parse().context("FUZZ_SEED is no whole number")?,
         Err(_) => SEED,
     };
-    let python = match tool::ensure(&instance.checkout.join(FOLDER)) {
+    let python = match tools::python_environment(
+        "schemathesis",
+        &instance.checkout.join(FOLDER).join("requirements.txt"),
+    ) {
         Ok(python) => python,
         Err(error) => {
             let why = format!("schemathesis cannot be had: {error:#}");

@@ -1,0 +1,44 @@
+//! How each kind of operation is asked for, and what must be true after it.
+
+mod pools;
+mod tenants;
+
+use anyhow::Result;
+use async_trait::async_trait;
+use tests::api::Api;
+use tests::faults::Plans;
+
+/// Sets the scene for one operation of a kind.
+#[async_trait(?Send)]
+pub trait Stage {
+    /// Whether one case takes so much of the machine that not every fault can be tried at every point.
+    fn is_costly(&self) -> bool {
+        false
+    }
+
+    /// Makes what the operation needs.
+    async fn set(&self, api: &Api) -> Result<Box<dyn Scene>>;
+}
+
+/// One operation's surroundings.
+#[async_trait(?Send)]
+pub trait Scene {
+    /// Asks for the operation by a request with this id, and answers the operation's.
+    async fn ask(&mut self, api: &Api, request: &str) -> Result<String>;
+    /// Whether the world is as it must be after an operation that succeeded, or that did not.
+    async fn check(&self, api: &Api, succeeded: bool) -> Result<()>;
+    /// Takes away what is left.
+    async fn clear(self: Box<Self>, api: &Api, plans: &Plans) -> Result<()>;
+}
+
+/// The stage of a kind.
+pub fn of(kind: &str) -> Option<&'static dyn Stage> {
+    Some(match kind {
+        "tenant.provision" => &tenants::Provision,
+        "tenant.delete" => &tenants::Delete,
+        "tenant.set_admin_password" => &tenants::SetPassword,
+        "pool.start" => &pools::Start,
+        "template.build" => &pools::Build,
+        _ => return None,
+    })
+}

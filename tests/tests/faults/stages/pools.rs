@@ -1,0 +1,280 @@
+//! Pools are started and templates built: of their own, beside those that the tenants of other cases use. They are what
+//! costs most here, since each is a real Odoo that starts or installs.
+
+use anyhow::{Context as _, Result, ensure};
+use async_trait::async_trait;
+use jobs::{NewOperation, WhenBusy};
+use platform::id::{OperationId, PoolId, TemplateId};
+use platform::operations::kinds::{BuildTemplate, StartPool};
+use platform::pools;
+use platform::seal::MasterKey;
+use platform::values::Isolation;
+use sea_orm::{ConnectOptions, Database, DatabaseConnection, DatabaseTransaction, TransactionTrait as _};
+use sqlx::Row as _;
+use tests::api::Api;
+use tests::containers::Containers;
+use tests::faults::{Action, Fault, Place as Point, Plans};
+use tests::place::Place;
+use tests::sql;
+use tokio::sync::{Mutex, MutexGuard};
+use uuid::Uuid;
+
+use super::{Scene, Stage};
+
+/// The template of these cases has one name, since it is named after what is in it.
+static TEMPLATE: Mutex<()> = Mutex::const_new(());
+
+/// Modules of that template: others than those of the platform's own.
+const MODULES: [&str; 1] = ["base"];
+
+pub struct Start;
+pub struct Build;
+
+/// The platform's own pool.
+struct Home {
+    control: DatabaseConnection,
+    root: Uuid,
+    server: Uuid,
+    pool: Uuid,
+}
+
+impl Home {
+    async fn find() -> Result<Self> {
+        let mut rows = sql::control().await?;
+        let row = sqlx::query(
+            "SELECT p.id AS pool, p.database_server_id AS server, o.id AS root
+             FROM pools p, organizations o WHERE o.parent_id IS NULL AND p.isolation = 'shared' LIMIT 1",
+        )
+        .fetch_one(&mut rows)
+        .await?;
+        let (server, _) = Place::get()
+            .database_url
+            .rsplit_once('/')
+            .context("a database in the URL")?;
+        let mut options = ConnectOptions::new(format!("{server}/platform"));
+        options.max_connections(1).sqlx_logging(false);
+        Ok(Self {
+            control: Database::connect(options).await?,
+            root: row.get("root"),
+            server: row.get("server"),
+            pool: row.get("pool"),
+        })
+    }
+
+    async fn forget(&self, table: &str, id: Uuid) -> Result<()> {
+        let mut rows = sql::control().await?;
+        sqlx::query(sqlx::AssertSqlSafe(format!("DELETE FROM {table} WHERE id = $1")))
+            .bind(id)
+            .execute(&mut rows)
+            .await?;
+        Ok(())
+    }
+}
+
+/// Has an operation undone that succeeded: once more, with a last step that fails.
+async fn undone(
+    api: &Api,
+    plans: &Plans,
+    step: &str,
+    ask: impl AsyncFnOnce(&str) -> Result<String>,
+) -> Result<()> {
+    let request = format!("clear-{}", Uuid::new_v4().simple());
+    plans.write(
+        &request,
+        &[Fault::once(Point::end("apply", step), Action::Permanent)],
+    )?;
+    let ended = api.ended(&ask(&request).await?).await?;
+    ensure!(
+        ended["status"] == "failed" && ended["retryable"] == false,
+        "{ended}"
+    );
+    Ok(())
+}
+
+#[async_trait(?Send)]
+impl Stage for Start {
+    fn is_costly(&self) -> bool {
+        true
+    }
+
+    async fn set(&self, _: &Api) -> Result<Box<dyn Scene>> {
+        let home = Home::find().await?;
+        let transaction = home.control.begin().await?;
+        let master = MasterKey::from_base64(&tests::forge::master_key_text()?.into())?;
+        let pool =
+            pools::add_pool(&transaction, &master, home.server.into(), Isolation::Dedicated, 1).await?;
+        transaction.commit().await?;
+        Ok(Box::new(Starting { home, pool }))
+    }
+}
+
+struct Starting {
+    home: Home,
+    pool: PoolId,
+}
+
+impl Starting {
+    async fn enqueue(&self, request: &str) -> Result<String> {
+        let transaction = self.home.control.begin().await?;
+        let operation = NewOperation::new(StartPool { pool: self.pool }, self.home.root, "pool", self.pool.0)
+            .serial(self.pool.to_string(), WhenBusy::Wait)
+            .request_id(request);
+        enqueued(transaction, operation).await
+    }
+}
+
+async fn enqueued<I: jobs::OperationInput>(
+    transaction: DatabaseTransaction,
+    operation: NewOperation<I>,
+) -> Result<String> {
+    let row = jobs::enqueue(&transaction, operation).await?;
+    transaction.commit().await?;
+    Ok(OperationId::from(row.id).to_string())
+}
+
+#[async_trait(?Send)]
+impl Scene for Starting {
+    async fn ask(&mut self, _: &Api, request: &str) -> Result<String> {
+        self.enqueue(request).await
+    }
+
+    async fn check(&self, _: &Api, succeeded: bool) -> Result<()> {
+        let mut rows = sql::control().await?;
+        let status: String = sqlx::query_scalar("SELECT status FROM pools WHERE id = $1")
+            .bind(self.pool.0)
+            .fetch_one(&mut rows)
+            .await?;
+        let mut server = sql::tenants().await?;
+        let bus = format!("bus_{}", self.pool.suffix());
+        let (database, role): (bool, bool) = sqlx::query_as(
+            "SELECT EXISTS (SELECT FROM pg_database WHERE datname LIKE '%' || $1),
+                    EXISTS (SELECT FROM pg_roles WHERE rolname LIKE '%' || $1)",
+        )
+        .bind(self.pool.suffix())
+        .fetch_one(&mut server)
+        .await?;
+        let serving = containers_of(self.pool).await?;
+        if succeeded {
+            ensure!(
+                status == "ready" && database && role && serving == 3,
+                "{status}, {bus}: {database}, {role}, {serving} containers"
+            );
+        } else {
+            ensure!(
+                status == "failed" && !database && !role && serving == 0,
+                "{status}, {bus}: {database}, {role}, {serving} containers"
+            );
+        }
+        Ok(())
+    }
+
+    async fn clear(self: Box<Self>, api: &Api, plans: &Plans) -> Result<()> {
+        undone(api, plans, "open_edge", async |request| {
+            self.enqueue(request).await
+        })
+        .await?;
+        self.home.forget("pools", self.pool.0).await
+    }
+}
+
+/// Containers of a pool that run.
+async fn containers_of(pool: PoolId) -> Result<usize> {
+    let containers = Containers::connect().await?.ours().await?;
+    Ok(containers
+        .iter()
+        .filter(|container| {
+            let named = container
+                .names
+                .iter()
+                .flatten()
+                .any(|name| name.contains(&pool.suffix()));
+            named
+                && container
+                    .state
+                    .as_ref()
+                    .is_some_and(|state| state.to_string() == "running")
+        })
+        .count())
+}
+
+#[async_trait(?Send)]
+impl Stage for Build {
+    fn is_costly(&self) -> bool {
+        true
+    }
+
+    async fn set(&self, _: &Api) -> Result<Box<dyn Scene>> {
+        let alone = TEMPLATE.lock().await;
+        let home = Home::find().await?;
+        let transaction = home.control.begin().await?;
+        let template = pools::add_template(&transaction, home.server.into(), &MODULES).await?;
+        transaction.commit().await?;
+        Ok(Box::new(Building {
+            home,
+            template,
+            _alone: alone,
+        }))
+    }
+}
+
+struct Building {
+    home: Home,
+    template: TemplateId,
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl Building {
+    async fn enqueue(&self, request: &str) -> Result<String> {
+        let transaction = self.home.control.begin().await?;
+        let input = BuildTemplate {
+            template: self.template,
+            pool: self.home.pool.into(),
+        };
+        let operation = NewOperation::new(input, self.home.root, "template", self.template.0)
+            .serial(self.template.to_string(), WhenBusy::Wait)
+            .request_id(request);
+        enqueued(transaction, operation).await
+    }
+}
+
+#[async_trait(?Send)]
+impl Scene for Building {
+    async fn ask(&mut self, _: &Api, request: &str) -> Result<String> {
+        self.enqueue(request).await
+    }
+
+    async fn check(&self, _: &Api, succeeded: bool) -> Result<()> {
+        let mut rows = sql::control().await?;
+        let (status, database): (String, Option<String>) =
+            sqlx::query_as("SELECT status, database_name FROM templates WHERE id = $1")
+                .bind(self.template.0)
+                .fetch_one(&mut rows)
+                .await?;
+        let own: Vec<String> =
+            sqlx::query_scalar("SELECT database_name FROM templates WHERE database_name IS NOT NULL")
+                .fetch_all(&mut rows)
+                .await?;
+        let mut server = sql::tenants().await?;
+        let there: Vec<String> =
+            sqlx::query_scalar("SELECT datname::text FROM pg_database WHERE datname LIKE 'tpl\\_%'")
+                .fetch_all(&mut server)
+                .await?;
+        let strays: Vec<_> = there.iter().filter(|name| !own.contains(name)).collect();
+        ensure!(strays.is_empty(), "databases of no template: {strays:?}");
+        if succeeded {
+            let database = database.context("a template without a database")?;
+            ensure!(
+                status == "ready" && there.contains(&database),
+                "{status}, {database}"
+            );
+        } else {
+            ensure!(status == "failed" && database.is_none(), "{status}, {database:?}");
+        }
+        Ok(())
+    }
+
+    async fn clear(self: Box<Self>, api: &Api, plans: &Plans) -> Result<()> {
+        undone(api, plans, "seal", async |request| self.enqueue(request).await).await?;
+        self.home.forget("templates", self.template.0).await
+    }
+}

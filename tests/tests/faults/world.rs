@@ -1,0 +1,82 @@
+//! What there is of a tenant outside the tables.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Result, ensure};
+use tests::place::Place;
+use tests::sql;
+
+/// The parts of a tenant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parts {
+    pub database: bool,
+    pub role: bool,
+    pub files: bool,
+    pub route: bool,
+}
+
+impl Parts {
+    pub const ALL: Self = Self {
+        database: true,
+        role: true,
+        files: true,
+        route: true,
+    };
+    pub const NONE: Self = Self {
+        database: false,
+        role: false,
+        files: false,
+        route: false,
+    };
+
+    /// Looks. A role counts only if it may log in.
+    pub async fn of(database: &str, host: &str) -> Result<Self> {
+        let mut server = sql::tenants().await?;
+        let (found, role): (bool, bool) = sqlx::query_as(
+            "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1
+                            AND shobj_description(oid, 'pg_database') IS NOT NULL),
+                    EXISTS (SELECT FROM pg_roles WHERE rolname = $1 AND rolcanlogin)",
+        )
+        .bind(database)
+        .fetch_one(&mut server)
+        .await?;
+        let place = Place::get();
+        Ok(Self {
+            database: found,
+            role,
+            files: place.filestore(database).is_dir(),
+            route: place.route(host).exists(),
+        })
+    }
+}
+
+/// Nothing of the operations is left: no entries, no sessions, no locks.
+pub async fn nothing_left_over() -> Result<()> {
+    let mut control = sql::control().await?;
+    let live = sql::text(
+        &mut control,
+        "SELECT string_agg(kind || ' ' || state, ', ') FROM jobs WHERE state NOT IN ('finished')",
+    )
+    .await?;
+    ensure!(live.is_none(), "operations that are not over: {live:?}");
+    let mut server = sql::tenants().await?;
+    let sessions = sql::text(
+        &mut server,
+        "SELECT string_agg(application_name || ': ' || left(query, 80), ', ') FROM pg_stat_activity
+         WHERE application_name LIKE 'job:%'",
+    )
+    .await?;
+    ensure!(
+        sessions.is_none(),
+        "sessions of operations that are over: {sessions:?}"
+    );
+    let filestore = PathBuf::from(Place::get().setting("FILESTORE_PATH"));
+    let trash: Vec<_> = fs::read_dir(filestore.join("trash"))?.flatten().collect();
+    ensure!(
+        trash.len() < 100,
+        "the trash is never emptied: {} trees",
+        trash.len()
+    );
+    Ok(())
+}
