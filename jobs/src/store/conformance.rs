@@ -10,10 +10,13 @@ use sea_orm_migration::{MigrationTrait, MigratorTrait};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{Advance, Claim, End, Ended, Pivot, lease, one};
+use super::{Advance, Claim, End, Ended, Pivot, StepRecord, lease, one};
 use crate::{
     Outcome,
-    entity::job::{Ending, JobState},
+    entity::{
+        job::{Ending, JobState},
+        job_step::StepStatus,
+    },
     error::Fault,
     protocol::{CancelVerdict, ClaimVerdict, Due, Finish, Row, Written},
 };
@@ -111,12 +114,14 @@ enum Write {
     Release(i64),
     ReleaseUncharged(i64),
     Finish(i64, Finish),
+    /// Together with the last step.
+    FinishLast(i64),
     Cancel,
     Revive,
     Wake,
 }
 
-const WRITES: [Write; 19] = [
+const WRITES: [Write; 21] = [
     Write::Claim,
     Write::Renew(EPOCH),
     Write::Renew(EPOCH - 1),
@@ -133,6 +138,8 @@ const WRITES: [Write; 19] = [
     Write::Finish(EPOCH, Finish::Undone(Ending::Cancelled)),
     Write::Finish(EPOCH, Finish::Dead),
     Write::Finish(EPOCH - 1, Finish::Dead),
+    Write::FinishLast(EPOCH),
+    Write::FinishLast(EPOCH - 1),
     Write::Cancel,
     Write::Revive,
     Write::Wake,
@@ -165,7 +172,11 @@ fn expected(case: &Case, write: Write) -> (Row, Option<Due>, bool) {
             (released.then_some(Due::Now), released)
         }
         Write::Finish(epoch, how) => {
-            row.finish(epoch, how);
+            row.finish(epoch, how, None);
+            (None, false)
+        }
+        Write::FinishLast(epoch) => {
+            row.finish(epoch, Finish::Succeeded, Some(2));
             (None, false)
         }
         Write::Cancel => {
@@ -187,7 +198,6 @@ fn expected(case: &Case, write: Write) -> (Row, Option<Due>, bool) {
 /// The statement itself.
 async fn carry_out(tx: &DatabaseTransaction, id: Uuid, case: &Case, write: Write) {
     let key = case.row.keyed.then(|| format!("key:{id}"));
-    let fault = || Fault::new("given_up", "Given up.");
     match write {
         Write::Claim => {
             let known = json!({ "trip:1": "a" });
@@ -226,7 +236,8 @@ async fn carry_out(tx: &DatabaseTransaction, id: Uuid, case: &Case, write: Write
             super::release(tx, id, epoch, None, RETRY).await.unwrap();
         }
         Write::ReleaseUncharged(epoch) => super::release_uncharged(tx, id, epoch).await.unwrap(),
-        Write::Finish(epoch, how) => finish(tx, id, case, epoch, how, key.as_deref(), fault()).await,
+        Write::Finish(epoch, how) => finish(tx, id, case, epoch, how, None).await,
+        Write::FinishLast(epoch) => finish(tx, id, case, epoch, Finish::Succeeded, Some(2)).await,
         Write::Cancel => {
             // What `cancel` does.
             let job = super::lock_job(tx, id).await.unwrap().unwrap();
@@ -249,15 +260,17 @@ async fn carry_out(tx: &DatabaseTransaction, id: Uuid, case: &Case, write: Write
     }
 }
 
-async fn finish(
-    tx: &DatabaseTransaction,
-    id: Uuid,
-    case: &Case,
-    epoch: i64,
-    how: Finish,
-    serial_key: Option<&str>,
-    fault: Fault,
-) {
+async fn finish(tx: &DatabaseTransaction, id: Uuid, case: &Case, epoch: i64, how: Finish, last: Option<i32>) {
+    let key = case.row.keyed.then(|| format!("key:{id}"));
+    let fault = Fault::new("given_up", "Given up.");
+    let done = StepRecord {
+        position: 1,
+        name: "b",
+        status: StepStatus::Done,
+        output: None,
+        elapsed: Duration::ZERO,
+        fault: None,
+    };
     let outcome = match how {
         Finish::Succeeded => Outcome::Succeeded,
         Finish::Undone(Ending::Cancelled) => Outcome::Cancelled,
@@ -267,8 +280,9 @@ async fn finish(
     let end = End {
         operation_id: id,
         epoch,
-        serial_key,
+        serial_key: key.as_deref(),
         outcome: &outcome,
+        last: last.map(|position| (done, position)),
     };
     // As its caller does: anything but an end is rolled back.
     let inner = tx.begin().await.unwrap();
@@ -283,7 +297,7 @@ async fn finish(
         inner.rollback().await.unwrap();
     }
     let mut row = case.row;
-    assert_eq!(written, row.finish(epoch, how), "{case:?}");
+    assert_eq!(written, row.finish(epoch, how, last), "{case:?}");
 }
 
 const fn state_name(state: JobState) -> &'static str {
