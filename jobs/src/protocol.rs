@@ -159,6 +159,12 @@ pub const fn after_error(standing: &Standing, permanent: bool) -> AfterError {
     }
 }
 
+/// Whether an end that the kind's own part of it refused is tried again; otherwise the job is dead without that part.
+#[must_use]
+pub const fn end_again(standing: &Standing) -> bool {
+    standing.attempts < standing.limit
+}
+
 /// What a cancel does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CancelVerdict {

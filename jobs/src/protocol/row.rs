@@ -68,7 +68,7 @@ pub enum Written {
 /// What another job of the same key needs to know of a job's turn.
 #[derive(Clone, Copy, Debug)]
 pub struct Turn {
-    /// Older jobs have lower ones.
+    /// Its place among all jobs: older ones have lower ones.
     pub id: u128,
     /// Where it stands.
     pub state: JobState,
@@ -186,13 +186,17 @@ impl Row {
         self.follow(Event::Release)
     }
 
-    /// Ends it. Who waits for its key is [woken](Self::wake) then.
-    pub const fn finish(&mut self, epoch: i64, how: Finish) -> Written {
+    /// Ends it, and with the end writes how many steps are done if a last one was just now. Who waits for its key is
+    /// [woken](Self::wake) then.
+    pub const fn finish(&mut self, epoch: i64, how: Finish, last: Option<i32>) -> Written {
         if !self.is_held_under(epoch) {
             return Written::Lost;
         }
         if matches!(how, Finish::Succeeded) && self.cancel_requested && !self.pivoted {
             return Written::CancelledFirst;
+        }
+        if let Some(position) = last {
+            self.position = position;
         }
         self.holds_key = false;
         self.announced = false;

@@ -17,6 +17,7 @@ use crate::{
     Outcome, StepError,
     error::{Fault, chain},
     kind::{OperationInput, OperationKind},
+    protocol,
     store::{self, Claimed, End, Ended},
 };
 
@@ -111,7 +112,7 @@ impl<K: OperationKind> Drive<'_, K> {
     async fn hook_failed(&mut self, claimed: &Claimed, outcome: Outcome, fault: Fault) -> Next {
         tracing::warn!(%fault, "the end of an operation failed");
         let dying = matches!(outcome, Outcome::Dead(_));
-        if !dying && self.standing.attempts < self.standing.limit {
+        if !dying && protocol::end_again(&self.standing) {
             let wait = K::RETRY.wait(self.standing.attempts, rand::random());
             let (id, epoch) = (self.lease.operation_id, self.lease.epoch);
             let released = patiently(&self.lease, || {

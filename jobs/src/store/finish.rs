@@ -57,7 +57,7 @@ SELECT (SELECT revision FROM seen) AS revision FROM job"
 const WAKE: &str = "
 WITH waiter AS (
     SELECT operation_id FROM jobs WHERE serial_key = $1 AND state = 'blocked'
-    ORDER BY operation_id LIMIT 1 FOR NO KEY UPDATE
+    ORDER BY created_at, operation_id LIMIT 1 FOR NO KEY UPDATE
 ), woken AS (
     UPDATE jobs j SET state = 'ready', due_at = now(), announced_at = now()
     FROM waiter WHERE j.operation_id = waiter.operation_id AND j.state = 'blocked' RETURNING j.operation_id

@@ -51,12 +51,14 @@ pub(crate) enum Claim {
 }
 
 /// Jobs `h` whose turn with the key of `j` comes first: the one that holds it, and older ones that wait for it or could
-/// run now. Not those whose own time has not come.
+/// run now. Not those whose own time has not come. Older by Postgres's clock: ids tell the time of the process that made
+/// them, and only decide between jobs of one transaction.
 macro_rules! ahead {
     () => {
         "h.serial_key = j.serial_key AND h.operation_id <> j.operation_id
          AND h.state IN ('ready', 'leased', 'blocked')
-         AND (h.holds_key OR h.operation_id < j.operation_id AND (h.state = 'blocked' OR h.due_at <= clock_timestamp()))"
+         AND (h.holds_key OR (h.created_at, h.operation_id) < (j.created_at, j.operation_id)
+                             AND (h.state = 'blocked' OR h.due_at <= clock_timestamp()))"
     };
 }
 pub(super) use ahead;
@@ -178,7 +180,7 @@ async fn block(db: &impl sea_orm::TransactionTrait, id: Uuid) -> Result<bool, Db
     const AHEAD: &str = concat!(
         "SELECT h.operation_id FROM jobs h, jobs j WHERE j.operation_id = $1 AND ",
         ahead!(),
-        " ORDER BY h.holds_key DESC, h.operation_id LIMIT 1 FOR SHARE OF h"
+        " ORDER BY h.holds_key DESC, h.created_at, h.operation_id LIMIT 1 FOR SHARE OF h"
     );
     const BLOCK: &str =
         "UPDATE jobs SET state = 'blocked' WHERE operation_id = $1 AND state = 'ready' AND NOT holds_key";

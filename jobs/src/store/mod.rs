@@ -3,6 +3,8 @@
 //! Locks are taken in one order: rows of the caller's own, then `schedules`, then `jobs`, then `operations`; a holder of a
 //! serial key before who waits for it.
 
+#[cfg(test)]
+mod conformance;
 mod finish;
 mod lease;
 mod progress;
@@ -94,7 +96,7 @@ pub(crate) async fn busy_with(tx: &impl ConnectionTrait, key: &str) -> Result<Op
     const BUSY: &str = "
         SELECT operation_id FROM jobs
         WHERE serial_key = $1 AND state IN ('ready', 'leased', 'blocked')
-        ORDER BY holds_key DESC, operation_id LIMIT 1";
+        ORDER BY holds_key DESC, created_at, operation_id LIMIT 1";
     match one(tx, BUSY, vec![key.into()]).await? {
         Some(row) => row.try_get("", "operation_id").map(Some),
         None => Ok(None),

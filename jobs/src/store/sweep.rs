@@ -88,7 +88,7 @@ pub(crate) async fn sweep(
              WHERE ours AND state = 'blocked' AND NOT EXISTS (SELECT FROM jobs h WHERE ",
         ahead!(),
         ")
-             ORDER BY operation_id LIMIT $3 FOR NO KEY UPDATE OF j SKIP LOCKED)
+             ORDER BY created_at, operation_id LIMIT $3 FOR NO KEY UPDATE OF j SKIP LOCKED)
         ), announced AS (
             UPDATE jobs j
             SET announced_at = now(), state = CASE WHEN j.state = 'blocked' THEN 'ready' ELSE j.state END

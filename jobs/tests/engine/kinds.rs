@@ -228,6 +228,81 @@ impl OperationKind for TripKind {
     }
 }
 
+/// What the next binary makes of a trip: the same kind, of another version.
+#[derive(Serialize, Deserialize, Default)]
+pub(crate) struct LongerTrip {}
+
+impl OperationInput for LongerTrip {
+    const KIND: &'static str = Trip::KIND;
+    const VERSION: i32 = 2;
+}
+
+pub(crate) struct LongerTripKind;
+
+#[async_trait]
+impl OperationKind for LongerTripKind {
+    type Input = LongerTrip;
+    type World = World;
+    const RETRY: RetryPolicy = FAST;
+
+    fn steps() -> Vec<Box<dyn Step<Self>>> {
+        let deadline = Duration::from_secs(60);
+        ["a", "b", "b2", "c"]
+            .map(|name| Box::new(Doer(name, deadline)) as Box<dyn Step<Self>>)
+            .into()
+    }
+}
+
+/// Two steps that write in a table what they do, and under which epoch.
+#[derive(Serialize, Deserialize, Default)]
+pub(crate) struct Errand {}
+
+impl OperationInput for Errand {
+    const KIND: &'static str = "errand";
+}
+
+pub(crate) struct ErrandKind;
+
+struct Recorder(Doer);
+
+#[async_trait]
+impl Step<ErrandKind> for Recorder {
+    fn name(&self) -> &'static str {
+        self.0.0
+    }
+
+    async fn apply(&self, cx: &StepContext<ErrandKind>) -> StepResult {
+        self.0.apply(cx).await?;
+        let tx = cx.begin().await?;
+        let entry = format!(
+            "INSERT INTO ledger VALUES ('{}', '{}', {})",
+            cx.operation_id(),
+            self.0.0,
+            cx.epoch()
+        );
+        tx.execute_unprepared(&entry).await?;
+        tx.commit().await
+    }
+
+    async fn undo(&self, cx: &StepContext<ErrandKind>) -> StepResult {
+        self.0.undo(cx).await
+    }
+}
+
+#[async_trait]
+impl OperationKind for ErrandKind {
+    type Input = Errand;
+    type World = World;
+    const RETRY: RetryPolicy = FAST;
+
+    fn steps() -> Vec<Box<dyn Step<Self>>> {
+        let deadline = Duration::from_secs(60);
+        ["fetch", "carry"]
+            .map(|name| Box::new(Recorder(Doer(name, deadline))) as Box<dyn Step<Self>>)
+            .into()
+    }
+}
+
 /// Its second step can't be undone.
 #[derive(Serialize, Deserialize, Default)]
 pub(crate) struct Demolition {}

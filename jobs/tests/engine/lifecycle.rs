@@ -67,7 +67,7 @@ async fn a_rolled_back_enqueue_leaves_nothing() {
 async fn an_operation_for_later_waits_for_its_time() {
     let stage = Stage::new().await;
     let parts = [stage.relay(), stage.sweeper(), stage.worker()];
-    let at = chrono::Utc::now() + Duration::from_millis(600);
+    let at = stage.clock().await + Duration::from_millis(600);
     let new = NewOperation::new(Trip::default(), Uuid::nil(), "tenant", Uuid::nil()).run_at(at);
     let id = stage.enqueue(new).await.id;
     let operation = stage.settled(id).await;

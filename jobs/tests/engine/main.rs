@@ -5,11 +5,16 @@
 
 #![allow(clippy::unwrap_used, reason = "the helpers of tests are tests")]
 
+mod clocks;
 mod crash;
+mod gate;
 mod kinds;
 mod lifecycle;
+mod moments;
+mod race;
 mod schedules;
 mod serial;
 mod stream;
 mod support;
+mod versions;
 mod watch;

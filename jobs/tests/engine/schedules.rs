@@ -286,46 +286,16 @@ async fn while_someone_enqueues_for_a_key_its_schedule_waits_and_others_do_not()
 #[tokio::test]
 async fn a_process_that_dies_while_it_fires_leaves_the_moment_to_be_fired_once() {
     let stage = Stage::new().await;
-    // Holds every firing after its record is written and before it commits.
-    let gate = "
-        CREATE TABLE gate (seconds integer);
-        INSERT INTO gate VALUES (30);
-        CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS
-            $$ BEGIN PERFORM pg_sleep(seconds) FROM gate; RETURN NEW; END $$;
-        CREATE TRIGGER hold AFTER INSERT ON outbox FOR EACH ROW EXECUTE FUNCTION hold();";
-    stage.db.execute_unprepared(gate).await.unwrap();
+    // After its record and its operation are written, before the commit.
+    stage.close_gate("AFTER INSERT ON outbox", "true").await;
     let kept = stage.put(planned(YEARLY)).await;
     stage.due_in(kept.id, "0").await;
     let firing = stage.firing();
-    let held = "SELECT 1 AS held FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
-    let until_held = async {
-        let statement = || sea_orm::Statement::from_string(sea_orm::DbBackend::Postgres, held);
-        while stage.db.query_one_raw(statement()).await.unwrap().is_none() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, until_held)
-        .await
-        .expect("it fires");
+    stage.until_held().await;
     assert_eq!(stage.fires(kept.id).await, [], "nothing of it is to be seen");
-    stage
-        .db
-        .execute_unprepared("UPDATE gate SET seconds = 0")
-        .await
-        .unwrap();
-    stage.break_connections().await;
+    stage.break_at_gate().await;
     let other = stage.firing();
-    let found = async {
-        // The test's own connections were broken too.
-        loop {
-            let fires = schedule_fire::Entity::find().all(&stage.db).await;
-            if fires.is_ok_and(|fires| !fires.is_empty()) {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, found).await.expect("it is fired");
+    stage.fired(kept.id, 1).await;
     tokio::time::sleep(Duration::from_millis(600)).await;
     assert_eq!(stage.fires(kept.id).await.len(), 1);
     assert_eq!(stage.count("operations").await, 1);

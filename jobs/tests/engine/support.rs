@@ -83,6 +83,26 @@ pub(crate) struct Stage {
 
 impl Stage {
     pub(crate) async fn new() -> Self {
+        Self::prepared("").await
+    }
+
+    /// One whose Postgres has a clock that is so far ahead of everyone else's.
+    pub(crate) async fn with_clock(hours: i32) -> Self {
+        // Found before Postgres's own functions by whoever doesn't say which ones are meant.
+        let clock = format!(
+            "CREATE SCHEMA ahead;
+             CREATE FUNCTION ahead.now() RETURNS timestamptz STABLE LANGUAGE sql
+                AS $$ SELECT pg_catalog.now() + interval '{hours} hours' $$;
+             CREATE FUNCTION ahead.clock_timestamp() RETURNS timestamptz VOLATILE LANGUAGE sql
+                AS $$ SELECT pg_catalog.clock_timestamp() + interval '{hours} hours' $$;
+             DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET search_path = ahead, pg_catalog, public',
+                current_database()); END $$;"
+        );
+        Self::prepared(&clock).await
+    }
+
+    /// One in whose database this was done before anything else.
+    async fn prepared(preparation: &str) -> Self {
         let base = setting("TEST_DATABASE_URL");
         let admin = connect(&base, 2).await;
         let name = format!("jobs_{}", Uuid::now_v7().simple());
@@ -98,6 +118,9 @@ impl Stage {
             "{server}/{name}{}{query}",
             if query.is_empty() { "" } else { "?" }
         );
+        let first = connect(&url, 1).await;
+        first.execute_unprepared(preparation).await.unwrap();
+        first.close().await.unwrap();
         let db = connect(&url, 20).await;
         Migrator::up(&db, None).await.unwrap();
         db.execute_unprepared("CREATE TABLE effects (what text)")
@@ -187,13 +210,17 @@ impl Stage {
     /// One that can die: nothing of it, its connections neither, survives [`Mortal::kill`]. One thread only, so that
     /// [`Act::Freeze`] stops all of it.
     pub(crate) fn mortal(&self) -> Mortal {
+        self.mortal_with(self.registry())
+    }
+
+    pub(crate) fn mortal_with(&self, registry: Registry<World>) -> Mortal {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()
             .unwrap();
         let (url, prefix) = (self.url.clone(), self.prefix.clone());
-        let (registry, options, metrics) = (self.registry(), self.options(), self.metrics.clone());
+        let (options, metrics) = (self.options(), self.metrics.clone());
         runtime.spawn(async move {
             let db = connect(&url, 5).await;
             let bell = Bell::open(&setting("TEST_REDIS_URL"), &prefix).unwrap();
@@ -321,6 +348,24 @@ impl Stage {
         assert!(waited.is_ok(), "never {what}: {:?}", self.job(id).await);
     }
 
+    /// Postgres's.
+    pub(crate) async fn clock(&self) -> chrono::DateTime<chrono::Utc> {
+        let statement =
+            sea_orm::Statement::from_string(sea_orm::DbBackend::Postgres, "SELECT clock_timestamp() AS now");
+        let row = self.db.query_one_raw(statement).await.unwrap().unwrap();
+        row.try_get("", "now").unwrap()
+    }
+
+    pub(crate) async fn until(&self, what: &str, holds: impl AsyncFn() -> bool) {
+        let found = async {
+            while !holds().await {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let waited = tokio::time::timeout(PATIENCE, found).await;
+        assert!(waited.is_ok(), "never {what}");
+    }
+
     pub(crate) async fn count(&self, table: &str) -> i64 {
         let sql = format!("SELECT count(*) AS n FROM {table}");
         let statement = sea_orm::Statement::from_string(sea_orm::DbBackend::Postgres, sql);
@@ -335,26 +380,21 @@ impl Stage {
 
     /// Waits until the stream has an entry for the operation.
     pub(crate) async fn announced(&self, id: Uuid) {
+        self.until("announced", async || self.entries(id).await > 0).await;
+    }
+
+    /// Entries of the stream for an operation.
+    pub(crate) async fn entries(&self, id: Uuid) -> usize {
         let mut redis = self.redis.get_multiplexed_async_connection().await.unwrap();
-        let appeared = async {
-            loop {
-                let entries: redis::streams::StreamRangeReply = redis::cmd("XRANGE")
-                    .arg(self.stream())
-                    .arg(&["-", "+"])
-                    .query_async(&mut redis)
-                    .await
-                    .unwrap();
-                let text = id.to_string();
-                let of_it =
-                    |entry: &redis::streams::StreamId| entry.get::<String>("op").as_ref() == Some(&text);
-                if entries.ids.iter().any(of_it) {
-                    return;
-                }
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        let waited = tokio::time::timeout(PATIENCE, appeared).await;
-        assert!(waited.is_ok(), "no entry of {id} in the stream");
+        let entries: redis::streams::StreamRangeReply = redis::cmd("XRANGE")
+            .arg(self.stream())
+            .arg(&["-", "+"])
+            .query_async(&mut redis)
+            .await
+            .unwrap();
+        let text = id.to_string();
+        let of_it = |entry: &&redis::streams::StreamId| entry.get::<String>("op").as_ref() == Some(&text);
+        entries.ids.iter().filter(of_it).count()
     }
 
     /// Nothing is left in the stream, read or unread, nor in the outbox.

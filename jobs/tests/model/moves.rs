@@ -73,6 +73,8 @@ pub(crate) enum StepEnds {
     /// Worth another try.
     Failed,
     FailedForGood,
+    /// There is none left, or the last one is done; the kind refuses the end.
+    EndRefused,
 }
 
 /// Whether a move belongs to a world in which all goes well.
@@ -280,7 +282,12 @@ impl Moves<'_> {
         self.add(Move::Renew { worker }, Nature::Fair, |scenario, world| {
             Ok(work::renew(scenario, world, worker))
         });
-        for step in [StepEnds::Well, StepEnds::Failed, StepEnds::FailedForGood] {
+        for step in [
+            StepEnds::Well,
+            StepEnds::Failed,
+            StepEnds::FailedForGood,
+            StepEnds::EndRefused,
+        ] {
             let nature = if step == StepEnds::Well {
                 Nature::Fair
             } else {

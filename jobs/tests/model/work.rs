@@ -2,7 +2,9 @@
 
 use jobs::{
     entity::job::{Ending, JobState},
-    protocol::{AfterError, ClaimVerdict, Course, Finish, Row, Standing, Written, after_error, course},
+    protocol::{
+        AfterError, ClaimVerdict, Course, Finish, Row, Standing, Written, after_error, course, end_again,
+    },
 };
 
 use crate::{
@@ -150,7 +152,7 @@ pub(crate) fn leave(scenario: &Scenario, world: &mut World, worker: usize) -> Re
         return Ok(false);
     }
     let mut hand = Hand::new(scenario, world, worker, hold);
-    let released = hand.write(|row, epoch| row.release_uncharged(epoch))?;
+    let released = hand.write(Row::release_uncharged)?;
     if released {
         let job = &mut hand.world.jobs[hold.job];
         (job.due_in, job.outbox) = (0, true);
@@ -179,7 +181,9 @@ pub(crate) fn work(
         Phase::Back => hand.back(step, heard),
         _ if step != StepEnds::Well => Ok(false),
         Phase::Turn { ending, from } => hand.turn(ending, from),
-        Phase::Dying => hand.finish(Finish::Dead),
+        Phase::Dying => hand.finish(Finish::Dead, None),
+        Phase::Keep { refused } => hand.keep(refused),
+        Phase::Refused => hand.refused(),
     }
 }
 
@@ -268,7 +272,9 @@ impl<'a> Hand<'a> {
                 return self.cancelled();
             }
             // A step that runs is stopped by the cancel, and fails.
-            let in_step = at_step && self.scenario.pivot != Some(position);
+            let in_step = at_step
+                && self.scenario.pivot != Some(position)
+                && matches!(step, StepEnds::Failed | StepEnds::FailedForGood);
             return if in_step {
                 self.failed(step, position + 1, heard)
             } else {
@@ -292,15 +298,22 @@ impl<'a> Hand<'a> {
             };
         }
         if !at_step {
-            return if step == StepEnds::Well {
-                self.finish(Finish::Succeeded)
-            } else {
-                Ok(false)
+            return match step {
+                StepEnds::Well => self.finish(Finish::Succeeded, None),
+                StepEnds::EndRefused => self.phase(Phase::Refused),
+                StepEnds::Failed | StepEnds::FailedForGood => Ok(false),
             };
+        }
+        let last = position + 1 == self.scenario.steps;
+        if step == StepEnds::EndRefused && !last {
+            return Ok(false);
         }
         self.begin()?;
         match step {
+            // Written together with the end that it leads to.
+            StepEnds::Well if last => self.finish(Finish::Succeeded, Some(position + 1)),
             StepEnds::Well => self.advance(position + 1, None, Phase::Forward),
+            StepEnds::EndRefused => self.phase(Phase::Keep { refused: true }),
             failed => self.failed(failed, position + 1, heard),
         }
     }
@@ -313,9 +326,11 @@ impl<'a> Hand<'a> {
         match step {
             StepEnds::Well if position == 0 => {
                 let ending = self.hold.standing.ending.unwrap_or(Ending::Failed);
-                self.finish(Finish::Undone(ending))
+                self.finish(Finish::Undone(ending), None)
             }
+            StepEnds::EndRefused if position == 0 => self.phase(Phase::Refused),
             StepEnds::Well => self.advance(position - 1, None, Phase::Back),
+            StepEnds::EndRefused => Ok(false),
             StepEnds::Failed | StepEnds::FailedForGood if position == 0 => Ok(false),
             failed => self.failed(failed, position, heard),
         }
@@ -349,7 +364,7 @@ impl<'a> Hand<'a> {
 
     fn release(&mut self, heard: bool) -> Result<bool, Broken> {
         let key_freed = self.scenario.flaw == Some(Flaw::KeyFreedAtRetry);
-        if !self.write(|row, epoch| row.release(epoch))? {
+        if !self.write(Row::release)? {
             return self.lost();
         }
         let Hold { job, standing, .. } = self.hold;
@@ -365,12 +380,42 @@ impl<'a> Hand<'a> {
         self.left()
     }
 
-    fn finish(&mut self, how: Finish) -> Result<bool, Broken> {
+    /// The last step is done, whatever becomes of the end.
+    fn keep(&mut self, refused: bool) -> Result<bool, Broken> {
+        let position = self.hold.position + 1;
+        let then = if refused {
+            Phase::Refused
+        } else {
+            Phase::Turn {
+                ending: Ending::Cancelled,
+                from: position,
+            }
+        };
+        self.advance(position, None, then)
+    }
+
+    /// The kind refused the end.
+    fn refused(&mut self) -> Result<bool, Broken> {
+        if end_again(&self.hold.standing) {
+            // Nobody is nudged then: a cancel waits for the retry's time.
+            self.release(false)
+        } else {
+            self.finish(Finish::Dead, None)
+        }
+    }
+
+    fn finish(&mut self, how: Finish, last: Option<i32>) -> Result<bool, Broken> {
         let over_cancel = self.scenario.flaw == Some(Flaw::SuccessOverCancel);
-        match self.write_first(|row, epoch| despite_cancel(row, over_cancel, |row| row.finish(epoch, how)))? {
+        match self
+            .write_first(|row, epoch| despite_cancel(row, over_cancel, |row| row.finish(epoch, how, last)))?
+        {
             Written::Done => {
                 over(self.scenario, self.world, self.hold.job, how);
                 self.left()
+            }
+            Written::CancelledFirst if last.is_some() => {
+                self.hold.standing.cancel_requested = true;
+                self.phase(Phase::Keep { refused: false })
             }
             Written::CancelledFirst => self.cancelled(),
             Written::Lost => self.lost(),

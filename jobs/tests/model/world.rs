@@ -141,6 +141,13 @@ pub(crate) enum Phase {
         ending: Ending,
         from: i32,
     },
+    /// The last step is done, and the end it led to was not written: about to write the step alone. `refused`: by the kind's
+    /// own part of the end; otherwise a cancel came first.
+    Keep {
+        refused: bool,
+    },
+    /// About to try the end again later, or to give it up.
+    Refused,
     /// About to leave it dead.
     Dying,
 }
@@ -158,6 +165,8 @@ impl Hold {
             Phase::Back => (1, 0, 0),
             Phase::Turn { ending: to, from } => (2, ending(Some(to)), from),
             Phase::Dying => (3, 0, 0),
+            Phase::Keep { refused } => (4, i32::from(refused), 0),
+            Phase::Refused => (5, 0, 0),
         };
         let Standing {
             attempts,
