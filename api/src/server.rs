@@ -12,6 +12,7 @@ use platform::{
         bootstrap::{Bootstrap, bootstrap},
     },
     limits::RateLimiter,
+    reconcile::{self, Nudge},
     seal::MasterKey,
     settings::ApiSettings,
 };
@@ -20,6 +21,7 @@ use secrecy::ExposeSecret as _;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    drift_gauge::DriftGauge,
     housekeeping,
     limits::RateLimits,
     metrics::HttpMetrics,
@@ -69,6 +71,7 @@ pub async fn serve(settings: ApiSettings) -> Result<(), Box<dyn std::error::Erro
 
     let registry = telemetry::registry()?;
     let http_metrics = HttpMetrics::new(&registry)?;
+    let drift_gauge = DriftGauge::new(&registry)?;
     let job_metrics = jobs::Metrics::new();
     job_metrics.register(&registry)?;
 
@@ -87,7 +90,7 @@ pub async fn serve(settings: ApiSettings) -> Result<(), Box<dyn std::error::Erro
         RelayOptions::default(),
         job_metrics.clone(),
     );
-    let sweeper = Sweeper::new(database, bell, SweeperOptions::default(), job_metrics);
+    let sweeper = Sweeper::new(database.clone(), bell, SweeperOptions::default(), job_metrics);
 
     let ending = CancellationToken::new();
     let tasks = TaskTracker::new();
@@ -97,6 +100,8 @@ pub async fn serve(settings: ApiSettings) -> Result<(), Box<dyn std::error::Erro
     tasks.spawn(async move { relay.run(token).await });
     let token = ending.clone();
     tasks.spawn(async move { sweeper.run(token).await });
+    let token = ending.clone();
+    tasks.spawn(async move { drift_gauge.keep(&database, token).await });
     let (token, housekeeper) = (ending.clone(), platform.clone());
     let key_age = chrono::Duration::days(settings.signing_key_days.into());
     tasks.spawn(async move { housekeeping::keep_house(&housekeeper, key_age, token).await });
@@ -170,6 +175,15 @@ pub async fn rotate_signing_key(
     let database = platform::connect(&shared.database_url, "odoo-saas-api", 1).await?;
     platform::auth::rotation::rotate(&database, &master, rotation).await?;
     Ok(())
+}
+
+/// Asks for a comparison of the tables with what is there.
+///
+/// # Errors
+/// Something that it needs is not there.
+pub async fn nudge_reconciler(settings: &ApiSettings) -> Result<Nudge, Box<dyn std::error::Error>> {
+    let database = platform::connect(&settings.shared.database_url, "odoo-saas-api", 1).await?;
+    Ok(reconcile::nudge_now(&database).await?)
 }
 
 async fn no_such_route() -> Result<&'static str, ApiError> {

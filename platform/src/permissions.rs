@@ -64,6 +64,8 @@ permissions! {
     ReadOperations = "operations.read": Viewer;
     /// Cancel operations.
     CancelOperations = "operations.cancel": Admin;
+    /// List what is not as the platform's tables say.
+    ReadDrift = "drift.read": Admin root;
 }
 
 /// The ids of what a role may do.
@@ -91,6 +93,13 @@ mod tests {
         assert!(admin.iter().all(|id| owner.contains(id)));
         assert!(!viewer.contains(&"tenants.create"));
         assert!(!admin.contains(&"tenants.delete"));
+    }
+
+    #[test]
+    fn what_is_the_operators_alone_no_other_organization_may() {
+        assert!(!of(Role::Owner, false).contains(&"drift.read"));
+        assert!(of(Role::Admin, true).contains(&"drift.read"));
+        assert!(!of(Role::Viewer, true).contains(&"drift.read"));
     }
 
     #[test]
