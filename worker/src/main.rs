@@ -2,6 +2,7 @@
 //! be. It alone may touch tenants' databases, files and containers.
 
 mod edge_config;
+mod nudges;
 mod operations;
 mod pools;
 mod world;
@@ -63,6 +64,7 @@ async fn run() -> Outcome {
     world.prepare().await?;
 
     let metrics_registry = telemetry::registry()?;
+    metrics_registry.register(Box::new(world.repaired.clone()))?;
     let metrics = jobs::Metrics::new();
     metrics.register(&metrics_registry)?;
     let metrics_server = telemetry::serve_metrics(metrics_registry, shared.metrics_listen)?;
@@ -80,6 +82,8 @@ async fn run() -> Outcome {
     let ending = CancellationToken::new();
     let (pools_token, pools_world) = (ending.clone(), world.clone());
     let pools_task = tokio::spawn(async move { pools::keep(&pools_world, pools_token).await });
+    let (nudges_token, nudges_world) = (ending.clone(), world.clone());
+    let nudges_task = tokio::spawn(async move { nudges::keep(&nudges_world.database, nudges_token).await });
     let signal_token = ending.clone();
     let mut terminate = signal(SignalKind::terminate())?;
     let signal_task = tokio::spawn(async move {
@@ -95,6 +99,7 @@ async fn run() -> Outcome {
     ending.cancel();
     signal_task.abort();
     pools_task.await?;
+    nudges_task.await?;
     metrics_handle.stop(true).await;
     metrics_task.await??;
     tracing::info!("the worker has ended");
