@@ -1,6 +1,7 @@
 //! The REST API. Handlers hold no rules and no SQL: they parse, call into `platform`, and shape the answer. Beside them
 //! every process runs the relay and the sweeper of the job engine, so that work flows with any number of workers.
 
+mod drift_gauge;
 mod endpoints;
 mod housekeeping;
 mod limits;
@@ -15,7 +16,7 @@ mod state;
 
 pub use endpoints::table;
 pub use problem::reference as error_reference;
-pub use server::{rotate_signing_key, serve};
+pub use server::{nudge_reconciler, rotate_signing_key, serve};
 
 /// `docs/permissions.md`, as it is committed.
 #[must_use]

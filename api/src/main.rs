@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use platform::{
     auth::Rotation,
+    reconcile::Nudge,
     settings::{self, ApiSettings, MigrateSettings},
 };
 
@@ -12,6 +13,7 @@ const USAGE: &str = "usage: odoo-saas-api [command]\n\n\
   migrate                       bring the database up to date and end\n\
   rotate-signing-key            make a new key that will sign access tokens; nobody is logged out\n\
   rotate-signing-key --at-once  the same, and the old keys' tokens are worth nothing: for a key that became known\n\
+  reconcile                     compare the tables with what is there now; prints the operation that does so\n\
   openapi                       print the OpenAPI document\n\
   errors                        print docs/errors.md\n\
   permissions                   print docs/permissions.md\n\
@@ -26,6 +28,7 @@ async fn main() -> ExitCode {
         ["migrate"] => migrate().await,
         ["rotate-signing-key"] => rotate(Rotation::WithOverlap).await,
         ["rotate-signing-key", "--at-once"] => rotate(Rotation::AtOnce).await,
+        ["reconcile"] => reconcile().await,
         ["openapi"] => print(&api::openapi_text()),
         ["errors"] => print(&api::error_reference()),
         ["permissions"] => print(&api::permission_reference()),
@@ -70,6 +73,18 @@ async fn rotate(rotation: Rotation) -> Outcome {
                 "a new key will sign in ten minutes; nobody is logged out",
         }
     );
+    Ok(())
+}
+
+async fn reconcile() -> Outcome {
+    let settings = ApiSettings::load()?;
+    match api::nudge_reconciler(&settings).await? {
+        Nudge::Asked(operation) => println!("{operation} compares the tables with what is there"),
+        Nudge::UnderWay(operation) => println!("{operation} is under way already"),
+        Nudge::NothingYet => {
+            return Err("the platform has never been started: there is nothing to compare".into());
+        }
+    }
     Ok(())
 }
 

@@ -15,6 +15,7 @@ use platform::{
         bootstrap::{Bootstrap, bootstrap},
     },
     limits::RateLimiter,
+    reconcile::{self, Nudge},
     seal::MasterKey,
     settings::ApiSettings,
 };
@@ -23,6 +24,7 @@ use secrecy::ExposeSecret as _;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    drift_gauge::DriftGauge,
     housekeeping::Housekeeper,
     limits::RateLimits,
     metrics::HttpMetrics,
@@ -60,6 +62,7 @@ pub async fn serve(settings: ApiSettings) -> Result<(), Box<dyn std::error::Erro
         },
     )
     .await?;
+    platform::reconcile::schedule(&database).await?;
     let redis = ConnectionManager::new_lazy_with_config(
         redis::Client::open(shared.redis_url.expose_secret())?,
         ConnectionManagerConfig::new()
@@ -72,6 +75,7 @@ pub async fn serve(settings: ApiSettings) -> Result<(), Box<dyn std::error::Erro
 
     let registry = telemetry::registry()?;
     let http_metrics = HttpMetrics::new(&registry)?;
+    let drift_gauge = DriftGauge::new(&registry)?;
     let job_metrics = jobs::Metrics::new();
     job_metrics.register(&registry)?;
 
@@ -108,6 +112,8 @@ pub async fn serve(settings: ApiSettings) -> Result<(), Box<dyn std::error::Erro
     tasks.spawn(async move { sweeper.run(token).await });
     let token = ending.clone();
     tasks.spawn(async move { firing.run(token).await });
+    let (token, drift_database) = (ending.clone(), database.clone());
+    tasks.spawn(async move { drift_gauge.keep(&drift_database, token).await });
     let housekeeper = Housekeeper {
         platform: platform.clone(),
         database,
@@ -186,6 +192,15 @@ pub async fn rotate_signing_key(
     let database = platform::connect(&shared.database_url, "odoo-saas-api", 1).await?;
     platform::auth::rotation::rotate(&database, &master, rotation).await?;
     Ok(())
+}
+
+/// Asks for a comparison of the tables with what is there.
+///
+/// # Errors
+/// Something that it needs is not there.
+pub async fn nudge_reconciler(settings: &ApiSettings) -> Result<Nudge, Box<dyn std::error::Error>> {
+    let database = platform::connect(&settings.shared.database_url, "odoo-saas-api", 1).await?;
+    Ok(reconcile::nudge_now(&database).await?)
 }
 
 async fn no_such_route() -> Result<&'static str, ApiError> {

@@ -174,6 +174,8 @@ ids! {
     DatabaseServerId = "dbs";
     /// A prepared database that tenants are cloned from.
     TemplateId = "tpl";
+    /// Something that is not as the tables say.
+    DriftId = "drf";
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 )]
 
 pub mod database_server;
+pub mod drift;
 pub mod id;
 pub mod idempotency_record;
 pub mod membership;

@@ -23,6 +23,25 @@ impl MigrationTrait for ControlPlane {
     }
 }
 
+struct Drift;
+
+impl MigrationName for Drift {
+    fn name(&self) -> &'static str {
+        "platform_0002_drift"
+    }
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for Drift {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        manager
+            .get_connection()
+            .execute_unprepared(include_str!("sql/0002_drift.sql"))
+            .await?;
+        Ok(())
+    }
+}
+
 /// Every migration, in the order in which they are applied.
 #[derive(Debug)]
 pub struct Migrator;
@@ -32,6 +51,7 @@ impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
         let mut migrations = jobs::migrations();
         migrations.push(Box::new(ControlPlane));
+        migrations.push(Box::new(Drift));
         migrations
     }
 }

@@ -26,6 +26,9 @@ const SHARED_DIRECTORY: u32 = 0o2775;
 /// A template's file: nobody writes it again.
 const SEALED_FILE: u32 = 0o444;
 
+/// Where trees are on their way in and out.
+const UNDER_WAY: [&str; 2] = ["staging", "trash"];
+
 /// What can go wrong with a filestore.
 #[derive(Debug, thiserror::Error)]
 pub enum FilestoreError {
@@ -57,6 +60,15 @@ pub struct CloneReport {
     pub copied: u64,
     /// Files that were there already.
     pub present: u64,
+}
+
+/// A database's tree, for whoever compares what should be with what is.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TreeEntry {
+    /// The database that it is named after.
+    pub database: DatabaseName,
+    /// Whether it belongs to the filestore's own user, who makes all of them. Another's was put there by hand.
+    pub ours: bool,
 }
 
 /// The filestores of one platform. Cheap to clone.
@@ -230,22 +242,44 @@ impl Filestore {
             .await
     }
 
-    /// Removes what runs that were killed left in staging and trash, except what `keep` names (a part of a running
-    /// job's staging directory). Says how many trees went.
+    /// Names of the trees on their way in and out, each a database's with the run that staged it or a random part
+    /// behind a full stop. Those of running jobs are among them.
     ///
     /// # Errors
     /// [`FilestoreError::Io`].
-    pub async fn sweep(&self, keep: Vec<String>) -> Result<u64, FilestoreError> {
+    pub async fn under_way(&self) -> Result<Vec<String>, FilestoreError> {
+        self.blocking(|store| {
+            let mut names = Vec::new();
+            for place in UNDER_WAY {
+                let paths = entries(&store.root.join(place))?;
+                names.extend(
+                    paths
+                        .iter()
+                        .filter_map(|path| path.file_name()?.to_str().map(str::to_owned)),
+                );
+            }
+            names.sort();
+            Ok(names)
+        })
+        .await
+    }
+
+    /// Removes trees on their way in or out, by names of [`Filestore::under_way`]: what runs that were killed left. Says
+    /// how many there were.
+    ///
+    /// # Errors
+    /// [`FilestoreError::Io`].
+    pub async fn remove_left_behind(&self, names: Vec<String>) -> Result<u64, FilestoreError> {
         self.blocking(move |store| {
             let mut removed = 0;
-            for place in ["staging", "trash"] {
+            for place in UNDER_WAY {
                 for path in entries(&store.root.join(place))? {
-                    let name = path
+                    let listed = |name: &str| names.iter().any(|listed| listed == name);
+                    if path
                         .file_name()
-                        .unwrap_or_default()
-                        .to_string_lossy()
-                        .into_owned();
-                    if !keep.iter().any(|kept| name.contains(kept.as_str())) {
+                        .and_then(std::ffi::OsStr::to_str)
+                        .is_some_and(listed)
+                    {
                         remove_tree(&path)?;
                         removed += 1;
                     }
@@ -256,21 +290,20 @@ impl Filestore {
         .await
     }
 
-    /// The databases that have a tree.
+    /// The trees of databases.
     ///
     /// # Errors
     /// [`FilestoreError::Io`].
-    pub async fn databases(&self) -> Result<Vec<DatabaseName>, FilestoreError> {
-        self.blocking(|store| {
-            let paths = entries(&store.tenants())?;
-            let names = paths
-                .iter()
-                .filter_map(|path| path.file_name()?.to_str()?.parse().ok());
-            let mut names: Vec<DatabaseName> = names.collect();
-            names.sort();
-            Ok(names)
-        })
-        .await
+    pub async fn databases(&self) -> Result<Vec<TreeEntry>, FilestoreError> {
+        self.blocking(|store| trees(&store.tenants())).await
+    }
+
+    /// The published trees of templates.
+    ///
+    /// # Errors
+    /// [`FilestoreError::Io`].
+    pub async fn templates(&self) -> Result<Vec<TreeEntry>, FilestoreError> {
+        self.blocking(|store| trees(&store.root.join("templates"))).await
     }
 
     async fn blocking<T: Send + 'static>(
@@ -363,6 +396,29 @@ impl Filestore {
             Err(error) => Err(failed("remove", path)(error)),
         }
     }
+}
+
+/// What in a directory is named after a database.
+fn trees(directory: &Path) -> Result<Vec<TreeEntry>, FilestoreError> {
+    let owner = fs::metadata(directory).map_err(failed("read", directory))?.uid();
+    let mut trees = Vec::new();
+    for path in entries(directory)? {
+        let name = path.file_name().and_then(std::ffi::OsStr::to_str);
+        let Some(database) = name.and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        match fs::symlink_metadata(&path) {
+            Ok(found) => trees.push(TreeEntry {
+                database,
+                ours: found.is_dir() && found.uid() == owner,
+            }),
+            // Discarded since the directory was read.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(failed("read", &path)(error)),
+        }
+    }
+    trees.sort();
+    Ok(trees)
 }
 
 /// A file of another file system, one with as many links as it can have, and one that the system forbids us to link.

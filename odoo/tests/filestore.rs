@@ -38,6 +38,11 @@ fn tenant() -> DatabaseName {
     DatabaseName::tenant(Uuid::now_v7())
 }
 
+async fn has_tree(store: &Filestore, name: &DatabaseName) -> bool {
+    let trees = store.databases().await.unwrap();
+    trees.iter().any(|tree| tree.database == *name)
+}
+
 fn names_in(directory: &Path) -> Vec<String> {
     fs::read_dir(directory)
         .unwrap()
@@ -98,14 +103,18 @@ async fn what_a_killed_run_staged_is_neither_seen_nor_in_the_way() {
     let left = root.path().join("staging").join(format!("{name}.job-1"));
     fs::create_dir_all(left.join("00")).unwrap();
     fs::write(left.join("00/half"), "half").unwrap();
-    assert!(!store.databases().await.unwrap().contains(&name));
+    assert!(!has_tree(&store, &name).await);
     // The same run again, and a later one.
     store.clone_template(&template, &name, "job-1").await.unwrap();
     assert!(!store.tenants().join(name.as_str()).join("00/half").exists());
     fs::create_dir_all(root.path().join("staging/t_other.job-7")).unwrap();
     fs::create_dir_all(root.path().join("trash/t_other.x")).unwrap();
-    assert_eq!(store.sweep(vec!["job-7".to_owned()]).await.unwrap(), 1);
+    let under_way = store.under_way().await.unwrap();
+    assert_eq!(under_way, ["t_other.job-7", "t_other.x"]);
+    let over = vec!["t_other.x".to_owned(), "../tenants".to_owned()];
+    assert_eq!(store.remove_left_behind(over).await.unwrap(), 1);
     assert_eq!(names_in(&root.path().join("staging")), ["t_other.job-7"]);
+    assert!(names_in(&root.path().join("trash")).is_empty());
 }
 
 #[tokio::test]
@@ -117,8 +126,12 @@ async fn deleting_leaves_the_template_and_the_neighbours_alone() {
     }
     store.delete(&gone).await.unwrap();
     store.delete(&gone).await.unwrap();
-    let databases = store.databases().await.unwrap();
-    assert!(!databases.contains(&gone) && databases.contains(&stays));
+    assert!(!has_tree(&store, &gone).await && has_tree(&store, &stays).await);
+    // What is not named as a database is none of the platform's.
+    let before = store.databases().await.unwrap();
+    assert!(before.iter().all(|tree| tree.ours));
+    fs::create_dir(store.tenants().join("lost+found")).unwrap();
+    assert_eq!(store.databases().await.unwrap(), before);
     assert!(names_in(&root.path().join("trash")).is_empty());
     let path = format!("01/{:040x}", 1);
     assert_eq!(

@@ -12,6 +12,7 @@ pub mod permissions;
 pub mod pools;
 pub mod precondition;
 pub mod reader;
+pub mod reconcile;
 pub mod seal;
 pub mod settings;
 pub mod tenants;

@@ -66,6 +66,8 @@ permissions! {
     CancelOperations = "operations.cancel": Admin;
     /// Let operations that were given up half-way go on.
     RetryOperations = "operations.retry": Admin root;
+    /// List what is not as the platform's tables say.
+    ReadDrift = "drift.read": Admin root;
 }
 
 /// The ids of what a role may do.
@@ -93,6 +95,13 @@ mod tests {
         assert!(admin.iter().all(|id| owner.contains(id)));
         assert!(!viewer.contains(&"tenants.create"));
         assert!(!admin.contains(&"tenants.delete"));
+    }
+
+    #[test]
+    fn what_is_the_operators_alone_no_other_organization_may() {
+        assert!(!of(Role::Owner, false).contains(&"drift.read"));
+        assert!(of(Role::Admin, true).contains(&"drift.read"));
+        assert!(!of(Role::Viewer, true).contains(&"drift.read"));
     }
 
     #[test]

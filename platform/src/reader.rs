@@ -16,7 +16,8 @@ use crate::{
     caller::Identity,
     error::Error,
     operations::OperationReader,
-    permissions::Permission,
+    permissions::{Permission, ReadDrift},
+    reconcile::DriftReader,
     tenants::TenantReader,
 };
 
@@ -108,6 +109,14 @@ impl<P: Permission> Reader<P> {
             }
         }
         Ok((identity, models))
+    }
+}
+
+impl Reader<ReadDrift> {
+    /// What is not as the tables say.
+    #[must_use]
+    pub fn drift(&self) -> DriftReader<'_> {
+        DriftReader::new(self)
     }
 }
 

@@ -264,13 +264,19 @@ impl Foreign {
         self.made.volumes.push(volume);
         self.made.serve(containers, &similar, &network).await?;
 
-        let mut server = sql::tenants().await?;
+        let mut server = sql::tenants_superuser().await?;
         sql::execute(&mut server, &format!("CREATE ROLE {} NOLOGIN", self.database)).await?;
         sql::execute(&mut server, &format!("CREATE DATABASE {}", self.database)).await?;
         let files = Place::get().filestore(&self.database);
         std::fs::create_dir(&files)?;
         std::fs::write(files.join("theirs"), "theirs")?;
         Ok(())
+    }
+
+    /// The name of the database, role and folder, which the platform's could have too.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.database
     }
 
     /// All that could show a touch.
@@ -304,7 +310,7 @@ impl Foreign {
                 found.containers.map(|containers| containers.len())
             ));
         }
-        let mut server = sql::tenants().await?;
+        let mut server = sql::tenants_superuser().await?;
         let name = &self.database;
         for catalog in [
             format!(
@@ -329,7 +335,7 @@ impl Foreign {
     /// # Errors
     /// The engine or the server refuses.
     pub async fn remove(&self, containers: &Containers) -> Result<()> {
-        let mut server = sql::tenants().await?;
+        let mut server = sql::tenants_superuser().await?;
         sql::execute(&mut server, &format!("DROP DATABASE IF EXISTS {}", self.database)).await?;
         sql::execute(&mut server, &format!("DROP ROLE IF EXISTS {}", self.database)).await?;
         let files = Place::get().filestore(&self.database);

@@ -7,7 +7,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgSslMode};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
 
 use crate::containers::Containers;
-use crate::place::Place;
+use crate::place::{Place, variable};
 
 /// Longest time of connecting.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -24,6 +24,15 @@ const STATEMENT_TIMEOUT: &str = "60s";
 /// It does not answer.
 pub async fn tenants() -> Result<PgConnection> {
     let url: PgConnectOptions = Place::get().tenant_database_url.parse()?;
+    Ok(open(url).await?)
+}
+
+/// The tenants' server as its superuser: what somebody else with rights there can do.
+///
+/// # Errors
+/// It does not answer.
+pub async fn tenants_superuser() -> Result<PgConnection> {
+    let url: PgConnectOptions = variable("TEST_TENANT_SUPERUSER_URL").parse()?;
     Ok(open(url).await?)
 }
 

@@ -8,8 +8,11 @@ use anyhow::{Context as _, Result, ensure};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tests::api::Api;
+use tests::ids::id_of;
 use tests::place::Place;
+use tests::sql;
 use tests::tenant::Tenant;
+use uuid::Uuid;
 
 /// The host label in the examples.
 const SLUG: &str = "acme";
@@ -230,6 +233,8 @@ async fn record() -> Result<Examples> {
         .succeeded(deletion["operation"]["id"].as_str().context("an id")?)
         .await?;
 
+    record_drift(&mut recorder).await?;
+
     // Another one, to be stopped while it is being made.
     let other = Tenant::accept(&owner, &tests::tenant::request("acme-two", &json!({})), &[]).await?;
     let cancel = format!("/v1/operations/{}/cancel", other.operation);
@@ -255,6 +260,41 @@ async fn record() -> Result<Examples> {
     other.delete().await?;
     ensure!(!recorder.examples.is_empty(), "nothing was recorded");
     Ok(recorder.examples)
+}
+
+/// A row such as a comparison writes: the platform under test has no drift of its own.
+async fn record_drift(recorder: &mut Recorder) -> Result<()> {
+    let mut control = sql::control().await?;
+    let tenant = Uuid::now_v7();
+    let subject = id_of("t", tenant);
+    sqlx::query(
+        "INSERT INTO drift (id, kind, subject, target_type, target_id, detail) VALUES \
+             ($1, 'missing_filestore', $2, 'tenant', $3, \
+              'The tenant''s files are gone. Restore them from a backup.')",
+    )
+    .bind(Uuid::now_v7())
+    .bind(&subject)
+    .bind(tenant)
+    .execute(&mut control)
+    .await?;
+    let listed = recorder
+        .ask(
+            "list_drift",
+            Method::GET,
+            "/v1/drift?limit=1&kind=missing_filestore",
+            None,
+            200,
+        )
+        .await?;
+    sqlx::query("DELETE FROM drift WHERE subject = $1")
+        .bind(&subject)
+        .execute(&mut control)
+        .await?;
+    ensure!(
+        listed["items"][0]["subject"].as_str() == Some(subject.as_str()),
+        "{listed}"
+    );
+    Ok(())
 }
 
 /// Without what would be taken for a secret of somebody's.

@@ -1,6 +1,7 @@
 //! The worker: it takes operations from the queue and carries them out, and keeps the pools as they should be. It alone
 //! may touch tenants' databases, files and containers.
 
+mod nudges;
 mod operations;
 mod pools;
 mod world;
@@ -28,7 +29,7 @@ const SPARE_CONNECTIONS: u32 = 4;
 const NAMES: Names = Names {
     operation: |id| OperationId(id).to_string(),
     scope: |id| OrganizationId(id).to_string(),
-    target: |kind, id| Target::of(kind, id).map_or_else(|| id.to_string(), Target::id_text),
+    target: |kind, id| Target::of_columns(kind, id).map_or_else(|| id.to_string(), Target::id_text),
 };
 
 /// What a start or an end can fail with.
@@ -67,6 +68,7 @@ pub async fn run(settings: WorkerSettings, mischief: Option<Mischief>) -> Outcom
     world.prepare().await?;
 
     let metrics_registry = telemetry::registry()?;
+    metrics_registry.register(Box::new(world.repaired.clone()))?;
     let metrics = jobs::Metrics::new();
     metrics.register(&metrics_registry)?;
     let metrics_server = telemetry::serve_metrics(metrics_registry, shared.metrics_listen)?;
@@ -91,6 +93,8 @@ pub async fn run(settings: WorkerSettings, mischief: Option<Mischief>) -> Outcom
     let ending = CancellationToken::new();
     let (pools_token, pools_world) = (ending.clone(), world.clone());
     let pools_task = tokio::spawn(async move { pools::keep(&pools_world, pools_token).await });
+    let (nudges_token, nudges_world) = (ending.clone(), world.clone());
+    let nudges_task = tokio::spawn(async move { nudges::keep(&nudges_world.database, nudges_token).await });
     let signal_token = ending.clone();
     let mut terminate = signal(SignalKind::terminate())?;
     let signal_task = tokio::spawn(async move {
@@ -106,6 +110,7 @@ pub async fn run(settings: WorkerSettings, mischief: Option<Mischief>) -> Outcom
     ending.cancel();
     signal_task.abort();
     pools_task.await?;
+    nudges_task.await?;
     metrics_handle.stop(true).await;
     metrics_task.await??;
     tracing::info!("the worker has ended");

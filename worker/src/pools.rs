@@ -5,6 +5,10 @@
 use std::time::Duration;
 
 use jobs::StepError;
+use odoo::{
+    runtime::{PoolRole, RuntimeError},
+    server::ServerError,
+};
 use platform::values::Readiness;
 use tokio_util::sync::CancellationToken;
 
@@ -36,7 +40,7 @@ async fn look(world: &World) {
         return;
     }
     for pool in pools.iter().filter(|pool| pool.row.status == Readiness::Ready) {
-        match mend(world, pool).await {
+        match mend_unless_locked(world, pool).await {
             Ok(made) if made.is_empty() => {}
             Ok(made) => {
                 tracing::warn!(pool = %pool.row.id, ?made, "made containers of a pool that were missing");
@@ -58,10 +62,10 @@ fn log_edge(error: &StepError) {
     tracing::warn!(%error, "the edge could not be told of the pools");
 }
 
-async fn mend(
+async fn mend_unless_locked(
     world: &World,
     pool: &Pool,
-) -> Result<Vec<odoo::runtime::PoolRole>, Box<dyn std::error::Error + Send + Sync>> {
+) -> Result<Vec<PoolRole>, Box<dyn std::error::Error + Send + Sync>> {
     // Whoever holds the lock is at work on the pool already.
     let mut session = world.server.session("pools").await?;
     let id = pool.id();
@@ -70,10 +74,17 @@ async fn mend(
         .await
     {
         Ok(()) => {}
-        Err(odoo::server::ServerError::Locked { .. }) => return Ok(Vec::new()),
+        Err(ServerError::Locked { .. }) => return Ok(Vec::new()),
         Err(error) => return Err(error.into()),
     }
-    let report = world.runtime.ensure_pool(&world.spec(pool).await?).await?;
+    let made = mend(world, pool).await?;
     session.close().await;
+    Ok(made)
+}
+
+/// Makes those of a pool's containers that are missing or differ, and starts those that have ended. The caller holds
+/// the lock on the pool. Says which were made.
+pub async fn mend(world: &World, pool: &Pool) -> Result<Vec<PoolRole>, RuntimeError> {
+    let report = world.runtime.ensure_pool(&world.spec(pool).await?).await?;
     Ok(report.made)
 }

@@ -20,8 +20,12 @@ use platform::{
     settings::{Domains, PoolSettings, WorkerSettings},
     tenants::SealedPassword,
 };
+use prometheus::{IntCounterVec, Opts};
 use sea_orm::DatabaseConnection;
 use tokio::sync::OnceCell;
+
+/// Connections that a tenant's role may hold beside those of every process of its pool: for the platform's own work.
+const SPARE_CONNECTIONS: u32 = 8;
 
 /// What all operations work with.
 pub struct World {
@@ -41,6 +45,8 @@ pub struct World {
     pub domains: Domains,
     /// How pools are made.
     pub pools: PoolSettings,
+    /// Counts what was repaired, by the kind of drift.
+    pub repaired: IntCounterVec,
     master: MasterKey,
     image: OnceCell<ImageId>,
 }
@@ -99,6 +105,13 @@ impl World {
             probe: Probe::new()?,
             domains: settings.shared.domains.clone(),
             pools,
+            repaired: IntCounterVec::new(
+                Opts::new(
+                    "platform_drift_repaired_total",
+                    "Things outside that were not as the tables say, and were repaired.",
+                ),
+                &["kind"],
+            )?,
             master: MasterKey::from_base64(&settings.shared.master_key)?,
             image: OnceCell::new(),
         })
@@ -127,6 +140,11 @@ impl World {
         }
     }
 
+    /// Connections that a tenant's role may hold at once; `None` where a pool has more processes than that can be.
+    pub fn tenant_connections(&self) -> Option<u16> {
+        u16::try_from(self.limits().most_connections() + SPARE_CONNECTIONS).ok()
+    }
+
     /// The Odoo image, pinned when it is first asked for.
     pub async fn image(&self) -> Result<&ImageId, odoo::runtime::RuntimeError> {
         self.image
@@ -141,7 +159,11 @@ impl World {
 
     /// Every pool that has its ports.
     pub async fn all_pools(&self) -> Result<Vec<Pool>, Error> {
-        let rows = platform::pools::all(&self.database).await?;
+        self.open_all(platform::pools::all(&self.database).await?)
+    }
+
+    /// Those of the rows that have their ports.
+    pub fn open_all(&self, rows: Vec<PoolRow>) -> Result<Vec<Pool>, Error> {
         rows.into_iter()
             .filter(|row| row.web_port.is_some())
             .map(|row| self.opened(row))

@@ -1,6 +1,7 @@
 //! The endpoints, a file a resource. Handlers parse, call into `platform`, and shape the answer; they hold no rules.
 
 mod auth;
+mod drift;
 mod labels;
 mod me;
 mod operations;
@@ -21,6 +22,7 @@ pub fn table() -> RouteTable {
             me::endpoints(),
             tenants::endpoints(),
             operations::endpoints(),
+            drift::endpoints(),
             system::endpoints(),
         ]
         .into_iter()

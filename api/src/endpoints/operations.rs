@@ -246,7 +246,7 @@ impl Operation {
 
     /// As its owner sees it; `details` are for the platform's operator.
     pub(super) fn new(row: OperationRow, details: bool) -> Self {
-        let target = Target::of_row(&row);
+        let target = Target::of_columns(&row.target_type, row.target_id);
         Self {
             steps: None,
             revision: row.revision,
@@ -318,7 +318,7 @@ struct ListOperations {
     #[param(example = "tenant.provision", pattern = "^[^\\x00]*$")]
     kind: Option<String>,
     /// Only those that work on this.
-    #[param(pattern = "^(ten|pool|tpl|dbs)_[0-7][0-9a-hjkmnp-tv-z]{25}$")]
+    #[param(pattern = "^(ten|pool|tpl|dbs|org)_[0-7][0-9a-hjkmnp-tv-z]{25}$")]
     target_id: Option<String>,
     /// Only those that were given up half-way, or only the others.
     retryable: Option<bool>,

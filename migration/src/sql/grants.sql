@@ -6,6 +6,7 @@ BEGIN
         GRANT USAGE ON SCHEMA public TO platform_api;
         GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO platform_api;
         REVOKE DELETE ON organizations, users, database_servers, pools, templates FROM platform_api;
+        REVOKE INSERT, UPDATE, DELETE ON drift FROM platform_api;
         REVOKE ALL ON seaql_migrations FROM platform_api;
         GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO platform_api;
     END IF;

@@ -164,7 +164,8 @@ impl RouteDirectory {
     }
 
     /// Marks the file of a replaced route as used just now, so that [`Self::sweep`] counts its age from here: a
-    /// request that has read the old link may look for it.
+    /// request that has read the old link may look for it. The time of a file that another user made can't be set; the
+    /// route is replaced all the same.
     fn retire(&self, route: &Route) -> Result<(), EdgeError> {
         let target = self.path.join("to").join(route.target());
         match OpenOptions::new()
@@ -172,7 +173,9 @@ impl RouteDirectory {
             .open(&target)
             .and_then(|file| file.set_modified(SystemTime::now()))
         {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(at(&target)(error)),
+            Err(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => {
+                Err(at(&target)(error))
+            }
             Ok(()) | Err(_) => Ok(()),
         }
     }

@@ -250,6 +250,19 @@ impl PoolState {
     }
 }
 
+/// A container of this platform instance, for whoever compares what should be with what is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerEntry {
+    /// Its name.
+    pub name: String,
+    /// The pool that its label names, if it names one.
+    pub pool: Option<PoolId>,
+    /// Which process of that pool it is. None: it only carries our labels, or runs a task.
+    pub role: Option<PoolRole>,
+    /// Whether it runs, or waits to be started again after it ended.
+    pub runs: bool,
+}
+
 /// What a container that ends by itself should do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TaskCommand {
@@ -374,6 +387,9 @@ pub trait Runtime: fmt::Debug + Send + Sync {
 
     /// Removes the pool's containers, volumes and network. Databases and filestores stay.
     async fn remove_pool(&self, pool: PoolId) -> Result<(), RuntimeError>;
+
+    /// Every container of this platform instance, whatever it does.
+    async fn containers(&self) -> Result<Vec<ContainerEntry>, RuntimeError>;
 
     /// The pools that have anything in this runtime.
     async fn pools(&self) -> Result<Vec<PoolId>, RuntimeError>;

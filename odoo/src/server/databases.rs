@@ -16,7 +16,7 @@ use crate::sql::{quote_identifier, quote_literal};
 use crate::template::Template;
 
 /// Connections of one pool's processes to its bus database: one listener a process and short ones that notify.
-const BUS_CONNECTIONS: u16 = 64;
+pub const BUS_CONNECTIONS: u16 = 64;
 
 /// What a clone found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,17 +25,6 @@ pub enum CloneOutcome {
     Made,
     /// A finished clone of the same template was there already.
     AlreadyThere,
-}
-
-/// A database of the platform on a server, for those who compare what should be with what is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DatabaseEntry {
-    /// Its name.
-    pub name: DatabaseName,
-    /// Whether it was finished; an unfinished one belongs to a running job or to a dead one.
-    pub finished: bool,
-    /// Its size in bytes.
-    pub bytes: i64,
 }
 
 /// The comment of a finished database: what it is and what it was made of.
@@ -157,7 +146,8 @@ impl Session {
             Some(Catalogued {
                 marker: Some(Marker::Bus),
                 ..
-            }) => return Ok(()),
+                // Once more, since the role may have been made anew: the old one took its rights with it.
+            }) => return self.admit_only(&database).await,
             Some(_) => self.drop_database(&database).await?,
             None => {}
         }
@@ -205,48 +195,6 @@ impl Session {
         )
         .await?;
         Ok(u64::try_from(ended).unwrap_or(0))
-    }
-
-    /// Every database on the server that has one of the platform's names and belongs to the admin role.
-    ///
-    /// # Errors
-    /// The server's errors.
-    pub async fn databases(&mut self) -> Result<Vec<DatabaseEntry>, ServerError> {
-        let rows = within(
-            "listing databases",
-            sqlx::query_as::<_, (String, bool, Option<i64>)>(
-                "SELECT d.datname, shobj_description(d.oid, 'pg_database') IS NOT NULL, pg_database_size(d.oid)
-                 FROM pg_database d JOIN pg_roles r ON r.oid = d.datdba
-                 WHERE r.rolname = current_user ORDER BY d.datname",
-            )
-            .fetch_all(&mut self.connection),
-        )
-        .await?;
-        Ok(rows
-            .into_iter()
-            .filter_map(|(name, finished, bytes)| {
-                // One that is dropped meanwhile has no size any more.
-                Some(DatabaseEntry {
-                    name: name.parse().ok()?,
-                    finished,
-                    bytes: bytes?,
-                })
-            })
-            .collect())
-    }
-
-    /// Every role of the platform's pools on the server.
-    ///
-    /// # Errors
-    /// The server's errors.
-    pub async fn roles(&mut self) -> Result<Vec<DatabaseName>, ServerError> {
-        let names = within(
-            "listing roles",
-            sqlx::query_scalar::<_, String>("SELECT rolname::text FROM pg_roles ORDER BY rolname")
-                .fetch_all(&mut self.connection),
-        )
-        .await?;
-        Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
     }
 
     /// What the catalog says of a database that is ours; an error when it is somebody else's.

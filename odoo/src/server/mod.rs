@@ -8,6 +8,7 @@
 
 mod databases;
 mod identity;
+mod inventory;
 mod prepare;
 mod roles;
 mod scram;
@@ -25,8 +26,9 @@ use sqlx::{ConnectOptions as _, Connection as _};
 use tokio::sync::Semaphore;
 
 pub(crate) use databases::Marker;
-pub use databases::{CloneOutcome, DatabaseEntry};
+pub use databases::{BUS_CONNECTIONS, CloneOutcome};
 pub use identity::{AdminCredentials, Identity, IdentityError};
+pub use inventory::{DatabaseEntry, RoleEntry};
 pub use prepare::{Problem, Requirements, SUPERUSER_SETUP, ServerFacts};
 pub use roles::{RoleGroup, RoleSpec};
 pub use session::Session;
@@ -275,6 +277,29 @@ impl Server {
     /// [`ServerError::Connect`] or [`ServerError::Deadline`].
     pub async fn session(&self, name: &str) -> Result<Session, ServerError> {
         Session::open(self.clone(), name).await
+    }
+
+    /// Whether the role of `database` gets into it with this password. The connection, named `name`, is closed at once.
+    ///
+    /// # Errors
+    /// The server's errors: why nobody can tell, such as a role that may not log in.
+    pub async fn admits(
+        &self,
+        name: &str,
+        database: &DatabaseName,
+        password: &SecretString,
+    ) -> Result<bool, ServerError> {
+        let options = self
+            .tenant_options(name, database)
+            .password(password.expose_secret());
+        match connect(&options).await {
+            Ok(connection) => {
+                within("closing a connection", connection.close()).await?;
+                Ok(true)
+            }
+            Err(ServerError::Connect { source, .. }) if is_wrong_password(&source) => Ok(false),
+            Err(other) => Err(other),
+        }
     }
 
     /// A connection as the admin role: to the server's maintenance database, or to a database that no tenant has

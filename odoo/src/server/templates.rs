@@ -133,7 +133,7 @@ impl Session {
     /// The server's errors.
     pub async fn templates(&mut self) -> Result<Vec<Template>, ServerError> {
         let mut templates = Vec::new();
-        for database in self.databases().await? {
+        for database in self.databases(None).await? {
             if database.finished
                 && let Some(template) = self.template(&database.name).await?
             {

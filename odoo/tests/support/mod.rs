@@ -9,8 +9,8 @@ use odoo::filestore::Filestore;
 use odoo::keys::{EdgeSecret, PoolKey, PoolKeyRing};
 use odoo::names::{DatabaseName, PoolId};
 use odoo::runtime::{
-    ContainerUser, ImageId, PoolLimits, PoolReport, PoolRole, PoolSpec, PoolState, Runtime, RuntimeError,
-    TaskCommand, TaskOutcome, TaskSpec,
+    ContainerEntry, ContainerUser, ImageId, PoolLimits, PoolReport, PoolRole, PoolSpec, PoolState, Runtime,
+    RuntimeError, TaskCommand, TaskOutcome, TaskSpec,
 };
 use odoo::server::{PoolHost, RoleGroup, RoleSpec, Server, Session};
 use odoo::template::{Template, TemplateBuild, TemplateSpec};
@@ -229,6 +229,9 @@ impl Runtime for StandInInstaller {
         unreachable!("only installs")
     }
     async fn remove_pool(&self, _: PoolId) -> Result<(), RuntimeError> {
+        unreachable!("only installs")
+    }
+    async fn containers(&self) -> Result<Vec<ContainerEntry>, RuntimeError> {
         unreachable!("only installs")
     }
     async fn pools(&self) -> Result<Vec<PoolId>, RuntimeError> {

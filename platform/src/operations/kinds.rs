@@ -73,6 +73,8 @@ kinds! {
         /// The pool whose image, key and network the build borrows.
         pool: PoolId,
     }
+    /// Compares the tables with what is there, repairs what is safe and lists the rest.
+    Reconcile = "platform.reconcile" {}
 }
 
 /// The serial key of a tenant: one mutating operation at a time.

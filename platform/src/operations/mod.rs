@@ -27,6 +27,8 @@ pub enum Target {
     Template(TemplateId),
     /// A tenants' database server.
     DatabaseServer(DatabaseServerId),
+    /// An organization; the root: the platform itself.
+    Organization(OrganizationId),
 }
 
 impl Target {
@@ -38,17 +40,19 @@ impl Target {
             Self::Pool(_) => "pool",
             Self::Template(_) => "template",
             Self::DatabaseServer(_) => "database_server",
+            Self::Organization(_) => "organization",
         }
     }
 
-    /// Reads a type and an id without its kind.
+    /// Reads the two columns back.
     #[must_use]
-    pub fn of(kind: &str, id: Uuid) -> Option<Self> {
+    pub fn of_columns(kind: &str, id: Uuid) -> Option<Self> {
         match kind {
             "tenant" => Some(Self::Tenant(id.into())),
             "pool" => Some(Self::Pool(id.into())),
             "template" => Some(Self::Template(id.into())),
             "database_server" => Some(Self::DatabaseServer(id.into())),
+            "organization" => Some(Self::Organization(id.into())),
             _ => None,
         }
     }
@@ -61,6 +65,7 @@ impl Target {
             Self::Pool(id) => id.0,
             Self::Template(id) => id.0,
             Self::DatabaseServer(id) => id.0,
+            Self::Organization(id) => id.0,
         }
     }
 
@@ -72,13 +77,8 @@ impl Target {
             Self::Pool(id) => id.to_string(),
             Self::Template(id) => id.to_string(),
             Self::DatabaseServer(id) => id.to_string(),
+            Self::Organization(id) => id.to_string(),
         }
-    }
-
-    /// Reads the two columns back.
-    #[must_use]
-    pub fn of_row(row: &OperationRow) -> Option<Self> {
-        Self::of(&row.target_type, row.target_id)
     }
 
     /// Reads an id of any kind that can be a target.
@@ -90,6 +90,7 @@ impl Target {
             PoolId::PREFIX => Self::Pool(text.parse().ok()?),
             TemplateId::PREFIX => Self::Template(text.parse().ok()?),
             DatabaseServerId::PREFIX => Self::DatabaseServer(text.parse().ok()?),
+            OrganizationId::PREFIX => Self::Organization(text.parse().ok()?),
             _ => return None,
         })
     }

@@ -88,7 +88,7 @@ type Example = fn(&Things) -> Request;
 
 /// The examples, by `operationId`.
 pub fn examples() -> BTreeMap<&'static str, Example> {
-    let all: [(&'static str, Example); 18] = [
+    let all: [(&'static str, Example); 19] = [
         ("create_token", |things| {
             let password = &Place::get().access.owner_password;
             Request::with(
@@ -141,6 +141,7 @@ pub fn examples() -> BTreeMap<&'static str, Example> {
         ("retry_operation", |things| {
             Request::with(format!("/v1/operations/{}/retry", things.dead.id), json!({})).once()
         }),
+        ("list_drift", |_| Request::get("/v1/drift?limit=200")),
         ("get_health", |_| Request::get("/healthz")),
         ("get_readiness", |_| Request::get("/readyz")),
     ];

@@ -3,6 +3,7 @@
 mod build_template;
 mod delete_tenant;
 mod provision_tenant;
+mod reconcile;
 mod set_admin_password;
 mod start_pool;
 
@@ -21,7 +22,8 @@ pub fn register(registry: Registry<World>) -> Result<Registry<World>, RegistryEr
         .with::<delete_tenant::Delete>()?
         .with::<set_admin_password::SetPassword>()?
         .with::<start_pool::Start>()?
-        .with::<build_template::Build>()
+        .with::<build_template::Build>()?
+        .with::<reconcile::Compare>()
 }
 
 /// A session on the tenants' server that no older claim of the job can disturb: those are ended, the target is locked,

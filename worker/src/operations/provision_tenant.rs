@@ -21,9 +21,6 @@ use tokio::time::Instant;
 use super::{POLL, database, edge, fenced_session, files, server, tag};
 use crate::world::World;
 
-/// Connections that a tenant's role may hold beside those of every process of its pool: for the platform's own work.
-const SPARE_CONNECTIONS: u32 = 8;
-
 /// The kind.
 pub struct Provision;
 
@@ -74,11 +71,12 @@ impl Step<Provision> for CloneDatabase {
         let pool = database(world.pool(input.pool).await)?;
         let password = world.password(OperationId(cx.operation_id())).await?;
 
-        let connection_limit = u16::try_from(world.limits().most_connections() + SPARE_CONNECTIONS)
-            .permanent(
+        let connection_limit = world.tenant_connections().ok_or_else(|| {
+            StepError::permanent(
                 "pool_too_large",
                 "The pool has more processes than a tenant can serve.",
-            )?;
+            )
+        })?;
 
         let make_database = async {
             let mut session = fenced_session(cx, name.as_str()).await?;

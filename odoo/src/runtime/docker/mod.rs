@@ -16,7 +16,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bollard::Docker;
 use bollard::errors::Error;
-use bollard::models::{ContainerInspectResponse, ContainerStateStatusEnum, HealthStatusEnum};
+use bollard::models::{
+    ContainerInspectResponse, ContainerStateStatusEnum, ContainerSummary, ContainerSummaryStateEnum,
+    HealthStatusEnum,
+};
 use bollard::query_parameters::{
     InspectContainerOptions, ListContainersOptionsBuilder, ListNetworksOptionsBuilder,
     ListVolumesOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptions,
@@ -27,8 +30,8 @@ use tokio::sync::{Mutex, OnceCell};
 pub use network::SubnetRange;
 
 use super::{
-    ContainerState, ImageId, PoolEndpoints, PoolReport, PoolRole, PoolSpec, PoolState, Runtime, RuntimeError,
-    TaskOutcome, TaskSpec,
+    ContainerEntry, ContainerState, ImageId, PoolEndpoints, PoolReport, PoolRole, PoolSpec, PoolState,
+    Runtime, RuntimeError, TaskOutcome, TaskSpec,
 };
 use crate::names::PoolId;
 use containers::Capabilities;
@@ -165,6 +168,30 @@ impl DockerRuntime {
         Ok(Some(found))
     }
 
+    /// A listed container that is ours. None: it is being removed and has no name any more.
+    fn entry(&self, container: ContainerSummary) -> Option<ContainerEntry> {
+        let name = container.names?.into_iter().next()?;
+        let name = name.trim_start_matches('/').to_owned();
+        let pool: Option<PoolId> = container
+            .labels
+            .and_then(|labels| labels.get(POOL_LABEL)?.parse().ok());
+        let role = pool.and_then(|pool| {
+            PoolRole::ALL
+                .into_iter()
+                .find(|role| name == self.name(pool, role.as_str()))
+        });
+        let runs = matches!(
+            container.state,
+            Some(ContainerSummaryStateEnum::RUNNING | ContainerSummaryStateEnum::RESTARTING)
+        );
+        Some(ContainerEntry {
+            name,
+            pool,
+            role,
+            runs,
+        })
+    }
+
     /// Ends and removes the container of this name, if there is one and it is ours.
     async fn remove_container(&self, name: &str, gently: bool) -> Result<(), RuntimeError> {
         if self.container(name).await?.is_none() {
@@ -278,6 +305,19 @@ impl Runtime for DockerRuntime {
             }
         }
         Ok(())
+    }
+
+    async fn containers(&self) -> Result<Vec<ContainerEntry>, RuntimeError> {
+        let docker = self.docker().await?;
+        let options = ListContainersOptionsBuilder::default()
+            .all(true)
+            .filters(&self.ours(None))
+            .build();
+        let found = call("listing containers", docker.list_containers(Some(options))).await?;
+        Ok(found
+            .into_iter()
+            .filter_map(|container| self.entry(container))
+            .collect())
     }
 
     async fn pools(&self) -> Result<Vec<PoolId>, RuntimeError> {
