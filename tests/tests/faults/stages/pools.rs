@@ -218,6 +218,12 @@ impl Stage for Build {
         let transaction = home.control.begin().await?;
         let template = pools::add_template(&transaction, home.server.into(), &MODULES).await?;
         transaction.commit().await?;
+        // No tenant shall be cloned from it.
+        let mut rows = sql::control().await?;
+        sqlx::query("UPDATE templates SET odoo_version = 'none' WHERE id = $1")
+            .bind(template.0)
+            .execute(&mut rows)
+            .await?;
         Ok(Box::new(Building { home, template }))
     }
 }
