@@ -49,12 +49,14 @@ impl DriftGauge {
     }
 
     fn show(&self, counts: &[(String, i64)]) {
-        // A kind that is gone is told as none, so that an alert ends.
-        for kind in DriftKind::iter() {
-            self.0.with_label_values(&[kind.as_str()]).set(0);
-        }
-        for (kind, rows) in counts {
-            self.0.with_label_values(&[kind.as_str()]).set(*rows);
+        // A kind that is gone is told as none, so that an alert ends. A newer worker may know more kinds.
+        let gone = DriftKind::iter()
+            .map(DriftKind::as_str)
+            .filter(|kind| counts.iter().all(|(counted, _)| counted != kind))
+            .map(|kind| (kind, 0));
+        let there = counts.iter().map(|(kind, rows)| (kind.as_str(), *rows));
+        for (kind, rows) in gone.chain(there) {
+            self.0.with_label_values(&[kind]).set(rows);
         }
     }
 }

@@ -22,8 +22,8 @@ use odoo::names::{DatabaseName, PoolId};
 use odoo::password::{GeneratedPassword, PasswordHash};
 use odoo::probe::{Probe, ProbeError};
 use odoo::runtime::{
-    ContainerUser, DockerRuntime, ImageId, PoolEndpoints, PoolRole, PoolSpec, Runtime as _, RuntimeError,
-    TaskCommand, TaskSpec,
+    ContainerEntry, ContainerUser, DockerRuntime, ImageId, PoolEndpoints, PoolRole, PoolSpec, Runtime as _,
+    RuntimeError, TaskCommand, TaskSpec,
 };
 use odoo::server::{AdminCredentials, Identity};
 use odoo::template::{TemplateBuild, TemplateError};
@@ -315,6 +315,15 @@ async fn signs_in(
 
 /// What Odoo's processes may do, and may not.
 async fn check_containers(pool: &PoolBench, name: &DatabaseName) {
+    let listed = pool.runtime.containers().await.unwrap();
+    for role in PoolRole::ALL {
+        let of_role =
+            |entry: &&ContainerEntry| entry.pool == Some(pool.spec.pool) && entry.role == Some(role);
+        assert!(
+            listed.iter().find(of_role).is_some_and(|entry| entry.runs),
+            "{listed:?}"
+        );
+    }
     let uid = pool.spec.user.uid;
     for role in PoolRole::ALL {
         let (_, text) = pool

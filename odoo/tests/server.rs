@@ -272,6 +272,7 @@ async fn what_another_owns_under_our_names_is_left_alone() {
     )))
     .await
     .unwrap();
+    assert_eq!(session.databases(Some(&name)).await.unwrap(), []);
     for result in [
         session.drop_database(&name).await,
         session.clone_database(&template.database, &name).await.map(drop),
@@ -314,6 +315,9 @@ async fn what_a_tenant_changed_of_its_role_is_taken_back() {
     let mut session = session(&bench.server).await;
     let name = bench.tenant(&mut session, &template).await;
     let password = bench.keys.password_for(&name);
+    let as_made = session.roles(Some(&name)).await.unwrap();
+    assert_eq!(as_made[0].groups, [RoleGroup::Tenants]);
+    assert!(bench.server.admits("test", &name, &password).await.unwrap());
     let mut tenant = connect_as(&name, &password, name.as_str()).await.unwrap();
     tenant
         .execute(AssertSqlSafe(format!(
@@ -326,7 +330,14 @@ async fn what_a_tenant_changed_of_its_role_is_taken_back() {
         refusal(connect_as(&name, &password, name.as_str()).await),
         "28P01"
     );
+    assert!(session.roles(Some(&name)).await.unwrap()[0].has_settings);
+    assert!(!bench.server.admits("test", &name, &password).await.unwrap());
     bench.make_role(&mut session, &name, true).await;
+    assert_eq!(session.roles(Some(&name)).await.unwrap(), as_made);
+    // Whether the password is right can't be told of a role that may not log in.
+    session.set_login(&name, false).await.unwrap();
+    bench.server.admits("test", &name, &password).await.unwrap_err();
+    session.set_login(&name, true).await.unwrap();
     let mut tenant = connect_as(&name, &password, name.as_str()).await.unwrap();
     tenant
         .execute("SELECT pg_sleep(0.1), * FROM res_users")

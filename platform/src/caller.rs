@@ -16,7 +16,8 @@ use crate::{
     auth::Claims,
     error::Error,
     operations::Operations,
-    permissions::{self, Permission},
+    permissions::{self, Permission, ReadDrift},
+    reconcile::DriftReader,
     tenants::Tenants,
 };
 
@@ -97,6 +98,14 @@ impl<P: Permission> Caller<P> {
         self.platform
             .end_session(self.identity.session, chrono::Utc::now())
             .await
+    }
+}
+
+impl Caller<ReadDrift> {
+    /// What is not as the tables say.
+    #[must_use]
+    pub fn drift(&self) -> DriftReader<'_> {
+        DriftReader::new(&self.platform, &self.identity)
     }
 }
 

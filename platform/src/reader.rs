@@ -16,8 +16,7 @@ use crate::{
     caller::Identity,
     error::Error,
     operations::OperationReader,
-    permissions::{Permission, ReadDrift},
-    reconcile::DriftReader,
+    permissions::Permission,
     tenants::TenantReader,
 };
 
@@ -109,14 +108,6 @@ impl<P: Permission> Reader<P> {
             }
         }
         Ok((identity, models))
-    }
-}
-
-impl Reader<ReadDrift> {
-    /// What is not as the tables say.
-    #[must_use]
-    pub fn drift(&self) -> DriftReader<'_> {
-        DriftReader::new(self)
     }
 }
 

@@ -15,7 +15,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::operations::checked_limit;
 use crate::{
     problem::ApiError,
-    route::{Endpoint, Query, Reads, Reply, endpoint},
+    route::{Authz, Endpoint, Query, Reply, endpoint},
 };
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
@@ -120,7 +120,7 @@ struct ListDrift {
     kind: Option<DriftKind>,
 }
 
-async fn list(caller: Reads<ReadDrift>, query: Query<ListDrift>) -> Result<Reply<DriftPage>, ApiError> {
+async fn list(caller: Authz<ReadDrift>, query: Query<ListDrift>) -> Result<Reply<DriftPage>, ApiError> {
     let ListDrift {
         limit,
         page_token,

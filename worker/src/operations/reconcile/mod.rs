@@ -89,7 +89,10 @@ impl Step<Compare> for Look {
         actual.try_passwords(cx, &plan.wanted).await?;
 
         // Trees on their way that no operation knows hold copies alone: they were never published, or are discarded.
-        let left_behind = under_way.into_iter().filter(|tree| !plan.uses(tree)).collect();
+        let left_behind = under_way
+            .into_iter()
+            .filter(|tree| plan.is_left_behind(tree))
+            .collect();
         cx.ensure_leased().await?;
         match files(world.filestore.remove_left_behind(left_behind).await)? {
             0 => {}

@@ -5,14 +5,14 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use jobs::{StepContext, StepError};
+use jobs::{FencedTransaction, StepContext, StepError};
 use odoo::{
     names::{DatabaseKind, DatabaseName},
     server::{RoleGroup, RoleSpec, ServerError, Session},
 };
 use platform::{
     id::TenantId,
-    reconcile::{self, Finding},
+    reconcile::{self, Finding, Tables},
     values::DriftKind,
 };
 
@@ -64,14 +64,8 @@ async fn held(
     settled: &Settled,
 ) -> Result<Outcome, StepError> {
     cx.ensure_leased().await?;
-    // The tenant's row stays locked until all is done. An operation on it is asked for under the same lock: its address
-    // can't be closed here and opened there.
-    let transaction = cx.begin().await?;
-    let tables = match name.kind() {
-        DatabaseKind::Tenant => reconcile::of_tenant(&transaction, TenantId(name.id())).await,
-        DatabaseKind::Bus | DatabaseKind::Template => reconcile::all(&*transaction).await,
-    };
-    let plan = Plan::new(cx.world(), database(tables)?)?;
+    let (tables, row) = tables(cx, name).await?;
+    let plan = Plan::new(cx.world(), tables)?;
     if plan.is_worked_on(name) {
         return Ok(Outcome::Held);
     }
@@ -117,8 +111,27 @@ async fn held(
             }
         }
     }
-    transaction.commit().await?;
+    if let Some(row) = row {
+        row.commit().await?;
+    }
     Ok(Outcome::Seen { left, repaired })
+}
+
+/// What should be, and the lock on the tenant's row if it is one's. An operation on a tenant is asked for under the same
+/// lock, so that no address is opened here while it is closed there. Pools and templates have no such lock and need
+/// none, since all that is done to them is done under that of their name; and what takes long is done to them alone.
+async fn tables(
+    cx: &StepContext<Compare>,
+    name: &DatabaseName,
+) -> Result<(Tables, Option<FencedTransaction>), StepError> {
+    if name.kind() != DatabaseKind::Tenant {
+        return Ok((database(reconcile::all(&cx.world().database).await)?, None));
+    }
+    let transaction = cx.begin().await?;
+    let tables = database(reconcile::of_tenant(&transaction, TenantId(name.id())).await)?;
+    // A row that is gone does not come back: ids are made once.
+    let row = (!tables.tenants.is_empty()).then_some(transaction);
+    Ok((tables, row))
 }
 
 /// A template is built in a container that is no process of the pool.

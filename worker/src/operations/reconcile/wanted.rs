@@ -127,15 +127,18 @@ impl Plan {
         self.tables.template_in_the_making()
     }
 
-    /// Whether a tree on its way in or out, named as the filestore names them, is a running operation's.
-    pub(super) fn uses(&self, tree: &str) -> bool {
+    /// Whether a tree on its way in or out, named as the filestore names them, is no running operation's.
+    pub(super) fn is_left_behind(&self, tree: &str) -> bool {
+        let Some(Ok(name)) = tree.split_once('.').map(|(database, _)| database.parse()) else {
+            // The platform names none so.
+            return false;
+        };
         // Behind the full stop stands the operation's id, where one staged the tree.
         let staged_by_running = self.tables.unfinished.iter().any(|operation| {
             let id = platform::id::OperationId(operation.id);
             tree.contains(&id.suffix())
         });
-        let (database, _) = tree.split_once('.').unwrap_or((tree, ""));
-        staged_by_running || database.parse().is_ok_and(|name| self.is_worked_on(&name))
+        !staged_by_running && !self.is_worked_on(&name)
     }
 }
 
