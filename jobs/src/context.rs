@@ -71,6 +71,11 @@ impl Lease {
         self.parting.store(true, Ordering::Release);
     }
 
+    /// That write was not to be: the job is still ours.
+    pub(crate) fn stay(&self) {
+        self.parting.store(false, Ordering::Release);
+    }
+
     pub(crate) fn is_parting(&self) -> bool {
         self.parting.load(Ordering::Acquire)
     }

@@ -27,8 +27,6 @@ use crate::{
     store::{self, Claim},
 };
 
-/// Jobs of a kind that this worker lacks are announced again after this.
-const DEFER: Duration = Duration::from_secs(5);
 /// A claim that Postgres does not answer is tried for so long; then the entry is left to be taken over.
 const CLAIM_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -68,6 +66,8 @@ pub struct WorkerOptions {
     pub drain: Duration,
     /// Then their tokens fire, and after this they are dropped.
     pub grace: Duration,
+    /// Jobs of a kind or version that this worker lacks are announced again after so long.
+    pub defer: Duration,
     /// How ids are written in logs.
     pub names: Names,
 }
@@ -81,6 +81,7 @@ impl Default for WorkerOptions {
             block: Duration::from_secs(5),
             drain: Duration::from_secs(20),
             grace: Duration::from_secs(3),
+            defer: Duration::from_secs(5),
             names: Names::default(),
         }
     }
@@ -370,7 +371,7 @@ impl Hand {
     }
 
     async fn defer(&self, id: Uuid) -> bool {
-        match store::defer(&self.engine.db, id, DEFER).await {
+        match store::defer(&self.engine.db, id, self.options.defer).await {
             Ok(()) => {
                 tracing::info!(operation_id = %id, "left to a worker that knows its kind and version");
                 true

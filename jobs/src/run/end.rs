@@ -103,7 +103,11 @@ impl<K: OperationKind> Drive<'_, K> {
         let ended = store::finish(&tx, &end).await?;
         match ended {
             Ended::Done { .. } => store::bounded(tx.commit()).await?,
-            Ended::CancelledFirst | Ended::Lost => store::bounded(tx.rollback()).await?,
+            Ended::CancelledFirst | Ended::Lost => {
+                // It goes on, undoing: a heartbeat that misses it has news again.
+                self.lease.stay();
+                store::bounded(tx.rollback()).await?;
+            }
         }
         Ok(ended)
     }
@@ -115,6 +119,7 @@ impl<K: OperationKind> Drive<'_, K> {
         if !dying && protocol::end_again(&self.standing) {
             let wait = K::RETRY.wait(self.standing.attempts, rand::random());
             let (id, epoch) = (self.lease.operation_id, self.lease.epoch);
+            self.lease.part();
             let released = patiently(&self.lease, || {
                 store::release(&self.engine.db, id, epoch, None, wait)
             });

@@ -23,6 +23,8 @@ use crate::{
 
 const LEASE: Duration = Duration::from_secs(1000);
 const RETRY: Duration = Duration::from_secs(5000);
+/// Ago, if it was.
+const ANNOUNCED: Duration = Duration::from_secs(100);
 /// Of every row's lease.
 const EPOCH: i64 = 3;
 
@@ -119,9 +121,11 @@ enum Write {
     Cancel,
     Revive,
     Wake,
+    /// Its entry counts as lost, or not.
+    Sweep(bool),
 }
 
-const WRITES: [Write; 21] = [
+const WRITES: [Write; 23] = [
     Write::Claim,
     Write::Renew(EPOCH),
     Write::Renew(EPOCH - 1),
@@ -143,6 +147,8 @@ const WRITES: [Write; 21] = [
     Write::Cancel,
     Write::Revive,
     Write::Wake,
+    Write::Sweep(false),
+    Write::Sweep(true),
 ];
 
 /// What the machine says: the row afterwards, what became of `due_at`, and whether an entry went to the outbox.
@@ -191,6 +197,7 @@ fn expected(case: &Case, write: Write) -> (Row, Option<Due>, bool) {
             let woken = row.keyed && row.wake();
             (woken.then_some(Due::Now), woken)
         }
+        Write::Sweep(stale) => (None, row.sweep(case.due, stale, case.behind)),
     };
     (row, due, entry)
 }
@@ -256,6 +263,15 @@ async fn carry_out(tx: &DatabaseTransaction, id: Uuid, case: &Case, write: Write
             if let Some(key) = key {
                 super::finish::wake(tx, &key).await.unwrap();
             }
+        }
+        Write::Sweep(stale) => {
+            let bound = ANNOUNCED / 2;
+            let (expired, lost) = if stale {
+                (bound, Some(bound))
+            } else {
+                (ANNOUNCED * 2, None)
+            };
+            super::sweep(tx, expired, lost, 10).await.unwrap();
         }
     }
 }
@@ -352,7 +368,11 @@ async fn insert(tx: &DatabaseTransaction, id: Uuid, case: &Case) {
         moment(pivoted),
         moment(over),
         state_name(state),
-        moment(announced),
+        if announced {
+            format!("now() - interval '{} s'", ANNOUNCED.as_secs())
+        } else {
+            "NULL".to_owned()
+        },
         text(ending),
     );
     if case.behind {

@@ -180,6 +180,8 @@ impl Stage {
             block: Duration::from_millis(400),
             drain: Duration::from_millis(100),
             grace: Duration::from_millis(200),
+            // Two that wait for one entry get it by chance: several times in a test's patience.
+            defer: Duration::from_millis(300),
             ..WorkerOptions::default()
         }
     }
