@@ -1,6 +1,8 @@
 //! How each kind of operation is asked for, and what must be true after it.
 
+mod home;
 mod pools;
+mod reconcile;
 mod tenants;
 
 use anyhow::Result;
@@ -46,6 +48,7 @@ pub fn of(kind: &str) -> Option<&'static dyn Stage> {
         "tenant.provision" => &tenants::Provision,
         "tenant.delete" => &tenants::Delete,
         "tenant.set_admin_password" => &tenants::SetPassword,
+        "platform.reconcile" => &reconcile::Compare,
         "pool.start" => &pools::Start,
         "template.build" => &pools::Build,
         _ => return None,

@@ -4,20 +4,19 @@
 use anyhow::{Context as _, Result, ensure};
 use async_trait::async_trait;
 use jobs::{NewOperation, WhenBusy};
-use platform::id::{OperationId, PoolId, TemplateId};
+use platform::id::{PoolId, TemplateId};
 use platform::operations::kinds::{BuildTemplate, StartPool};
 use platform::pools;
 use platform::seal::MasterKey;
 use platform::values::Isolation;
-use sea_orm::{ConnectOptions, Database, DatabaseConnection, DatabaseTransaction, TransactionTrait as _};
-use sqlx::Row as _;
+use sea_orm::TransactionTrait as _;
 use tests::api::Api;
 use tests::containers::Containers;
-use tests::faults::{Action, Fault, Place as Point, Plans};
-use tests::place::Place;
+use tests::faults::{Action, Fault, Place, Plans};
 use tests::sql;
 use uuid::Uuid;
 
+use super::home::{Home, enqueued};
 use super::{Scene, Stage};
 
 /// Modules of that template: others than those of the platform's own.
@@ -25,47 +24,6 @@ const MODULES: [&str; 1] = ["base"];
 
 pub struct Start;
 pub struct Build;
-
-/// The platform's own pool.
-struct Home {
-    control: DatabaseConnection,
-    root: Uuid,
-    server: Uuid,
-    pool: Uuid,
-}
-
-impl Home {
-    async fn find() -> Result<Self> {
-        let mut rows = sql::control().await?;
-        let row = sqlx::query(
-            "SELECT p.id AS pool, p.database_server_id AS server, o.id AS root
-             FROM pools p, organizations o WHERE o.parent_id IS NULL AND p.isolation = 'shared' LIMIT 1",
-        )
-        .fetch_one(&mut rows)
-        .await?;
-        let (server, _) = Place::get()
-            .database_url
-            .rsplit_once('/')
-            .context("a database in the URL")?;
-        let mut options = ConnectOptions::new(format!("{server}/platform"));
-        options.max_connections(1).sqlx_logging(false);
-        Ok(Self {
-            control: Database::connect(options).await?,
-            root: row.get("root"),
-            server: row.get("server"),
-            pool: row.get("pool"),
-        })
-    }
-
-    async fn forget(&self, table: &str, id: Uuid) -> Result<()> {
-        let mut rows = sql::control().await?;
-        sqlx::query(sqlx::AssertSqlSafe(format!("DELETE FROM {table} WHERE id = $1")))
-            .bind(id)
-            .execute(&mut rows)
-            .await?;
-        Ok(())
-    }
-}
 
 /// Has an operation undone that succeeded: once more, with a last step that fails.
 async fn undone(
@@ -77,7 +35,7 @@ async fn undone(
     let request = format!("clear-{}", Uuid::new_v4().simple());
     plans.write(
         &request,
-        &[Fault::once(Point::end("apply", step), Action::Permanent)],
+        &[Fault::once(Place::end("apply", step), Action::Permanent)],
     )?;
     let ended = api.ended(&ask(&request).await?).await?;
     ensure!(
@@ -122,15 +80,6 @@ impl Starting {
             .request_id(request);
         enqueued(transaction, operation).await
     }
-}
-
-async fn enqueued<I: jobs::OperationInput>(
-    transaction: DatabaseTransaction,
-    operation: NewOperation<I>,
-) -> Result<String> {
-    let row = jobs::enqueue(&transaction, operation).await?;
-    transaction.commit().await?;
-    Ok(OperationId::from(row.id).to_string())
 }
 
 #[async_trait(?Send)]
