@@ -10,7 +10,7 @@ const GATE: &str = "
     CREATE TABLE gate (closed boolean);
     INSERT INTO gate VALUES (true);
     CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS
-        $$ BEGIN PERFORM pg_sleep(30) FROM gate WHERE closed; RETURN NULL; END $$;";
+        $$ BEGIN PERFORM pg_sleep(9) FROM gate WHERE closed; RETURN NULL; END $$;";
 const HELD: &str = "FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
 
 impl Stage {
@@ -43,7 +43,15 @@ impl Stage {
 
     /// Ends the connection of whoever is held, and holds nobody any more.
     pub(crate) async fn break_at_gate(&self) {
-        let open = format!("UPDATE gate SET closed = false; SELECT pg_terminate_backend(pid) {HELD}");
-        self.db.execute_unprepared(&open).await.unwrap();
+        self.db
+            .execute_unprepared("UPDATE gate SET closed = false")
+            .await
+            .unwrap();
+        // Once more for whoever found it closed a moment ago.
+        for _ in 0..2 {
+            let end = format!("SELECT pg_terminate_backend(pid) {HELD}");
+            self.db.execute_unprepared(&end).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 }
