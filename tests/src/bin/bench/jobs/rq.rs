@@ -26,12 +26,11 @@ impl Rq {
         let python = PathBuf::from(variable("BENCH_RQ_PYTHON")?);
         let redis = variable("TEST_REDIS_URL")?;
         let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/bin/bench/jobs");
-        let program = python.with_file_name("rq");
         let cores = std::thread::available_parallelism()?.get();
         let workers = (0..cores)
             .map(|_| {
-                Command::new(&program)
-                    .args(["worker", "--quiet", "--url", &redis, "bench"])
+                Command::new(&python)
+                    .args(["-m", "rq.cli", "worker", "--quiet", "--url", &redis, "bench"])
                     .current_dir(&folder)
                     .env("PYTHONDONTWRITEBYTECODE", "1")
                     .stdin(Stdio::null())
