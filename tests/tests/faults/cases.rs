@@ -119,7 +119,7 @@ pub async fn of(rig: &Rig, kind: &Kind, stage: &'static dyn Stage) -> Result<Vec
             case(once(Action::Panic), Deed::Nothing, Ending::Succeeded),
             case(once(Action::Stopped), Deed::Nothing, Ending::Succeeded),
         ];
-        cases.extend(affordable(all, Some(number), stage));
+        cases.extend(affordable(all, number, stage));
     }
     // The last step that can be undone, once it is done.
     let last = kind.pivot.unwrap_or(kind.steps.len());
@@ -129,7 +129,7 @@ pub async fn of(rig: &Rig, kind: &Kind, stage: &'static dyn Stage) -> Result<Vec
     let turn = Fault::once(Place::end("apply", &kind.steps[turn]), Action::Permanent);
     let back = run::case(rig, &case(vec![turn.clone()], Deed::Nothing, Ending::Failed)).await?;
     let undone = places(&back, "undo");
-    for place in &undone {
+    for (number, place) in undone.iter().enumerate() {
         let then = |action| vec![turn.clone(), Fault::once(place.clone(), action)];
         let all = vec![
             case(then(Action::Kill), Deed::Nothing, Ending::Failed),
@@ -139,7 +139,7 @@ pub async fn of(rig: &Rig, kind: &Kind, stage: &'static dyn Stage) -> Result<Vec
             case(then(Action::Permanent), Deed::Nothing, Ending::Failed),
             case(then(Action::Panic), Deed::Nothing, Ending::Failed),
         ];
-        cases.extend(affordable(all, None, stage));
+        cases.extend(affordable(all, number, stage));
     }
     // An undo that fails as often as it is tried.
     let always = Fault {
@@ -151,17 +151,13 @@ pub async fn of(rig: &Rig, kind: &Kind, stage: &'static dyn Stage) -> Result<Vec
     Ok(cases)
 }
 
-/// Where a case costs much: the first fault at every point, and by turns one of the others. `FAULTS=all` runs them all.
-fn affordable(all: Vec<Case>, turn: Option<usize>, stage: &dyn Stage) -> Vec<Case> {
+/// Where a case costs much: at every point one fault, by turns. `FAULTS=all` runs them all.
+fn affordable(all: Vec<Case>, number: usize, stage: &dyn Stage) -> Vec<Case> {
     if !stage.is_costly() || std::env::var("FAULTS").is_ok_and(|wish| wish == "all") {
         return all;
     }
-    let other = turn.map(|turn| 1 + turn % (all.len() - 1));
-    all.into_iter()
-        .enumerate()
-        .filter(|(index, _)| *index == 0 || Some(*index) == other)
-        .map(|(_, case)| case)
-        .collect()
+    let turn = number % all.len();
+    all.into_iter().skip(turn).take(1).collect()
 }
 
 /// Tries after which an undo is given up: one under the claim that began to undo, and five claims that got no further.
