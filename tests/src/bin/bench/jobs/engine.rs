@@ -137,8 +137,8 @@ impl Engine {
 
     /// Transactions of the engine's own sessions so far.
     pub async fn transactions(&self) -> Result<i64> {
-        // A session tells what it did when it has been idle for a while.
-        tokio::time::sleep(Duration::from_millis(1500)).await;
+        // A session that is idle tells within ten seconds what it did before.
+        tokio::time::sleep(Duration::from_secs(11)).await;
         let count = format!(
             "SELECT xact_commit + xact_rollback AS count FROM pg_stat_database WHERE datname = '{}'",
             self.name
