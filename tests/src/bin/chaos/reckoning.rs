@@ -23,6 +23,20 @@ pub async fn reckon(tenants: &[Kept]) -> Result<Vec<String>> {
         Ok(api)
     })
     .await?;
+    quiet().await?;
+    for tenant in tenants {
+        if let Err(error) = as_believed(&api, tenant).await {
+            wrong.push(format!("{}: {error:#}", tenant.id));
+        }
+    }
+    wrong.extend(strays().await?);
+    wrong.extend(queue().await?);
+    wrong.extend(drift(&api).await?);
+    Ok(wrong)
+}
+
+/// Waits until all work has ended.
+async fn quiet() -> Result<()> {
     wait::until(QUIET, "all work has ended", async || {
         let mut control = sql::control().await?;
         let live =
@@ -31,15 +45,21 @@ pub async fn reckon(tenants: &[Kept]) -> Result<Vec<String>> {
         ensure!(live.is_none(), "{live:?}");
         Ok(())
     })
-    .await?;
-    for tenant in tenants {
-        if let Err(error) = as_believed(&api, tenant).await {
-            wrong.push(format!("{}: {error:#}", tenant.id));
-        }
-    }
-    wrong.extend(strays().await?);
-    wrong.extend(queue().await?);
-    Ok(wrong)
+    .await
+}
+
+/// What a comparison that is asked for now finds.
+async fn drift(api: &Api) -> Result<Vec<String>> {
+    let asked = tests::second_api::command(&["reconcile"], &[]).output().await?;
+    ensure!(
+        asked.status.success(),
+        "no comparison: {}",
+        String::from_utf8_lossy(&asked.stderr)
+    );
+    quiet().await?;
+    let listed = api.get("/v1/drift?limit=200").await?.expect(200)?;
+    let items = listed["items"].as_array().cloned().unwrap_or_default();
+    Ok(items.iter().map(|item| format!("drift: {item}")).collect())
 }
 
 async fn as_believed(api: &Api, tenant: &Kept) -> Result<()> {
