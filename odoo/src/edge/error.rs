@@ -36,6 +36,9 @@ pub enum EdgeError {
     /// Only tenants' databases have visitors.
     #[error("{0} is not a tenant's database")]
     NotATenant(DatabaseName),
+    /// This process stood still with the lock of the routes, and another one has taken it over.
+    #[error("another process took the lock of the routes over")]
+    Overtaken,
     /// Another process holds the lock of the routes and does not go on.
     #[error("{path} was held for {waited:?} by another process", path = .path.display())]
     Locked {

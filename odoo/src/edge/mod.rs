@@ -29,6 +29,7 @@
 mod config;
 mod error;
 mod hostname;
+mod lock;
 mod notices;
 mod pools;
 mod routes;

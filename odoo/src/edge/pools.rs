@@ -50,9 +50,9 @@ pub(super) fn set(directory: &RouteDirectory, pools: &[PoolEdge]) -> Result<Gene
 
     // The order matters: whoever sees the new generation finds the new map. A crash in between is mended by the
     // next call, as both are compared with what is there.
-    let _lock = directory.lock()?;
-    directory.write("pools.map", &text)?;
-    directory.write("generation", &format!("{generation}\n"))?;
+    let lock = directory.lock()?;
+    directory.write(&lock, "pools.map", &text)?;
+    directory.write(&lock, "generation", &format!("{generation}\n"))?;
     Ok(generation)
 }
 

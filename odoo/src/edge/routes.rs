@@ -2,14 +2,15 @@
 //!
 //! Everything here blocks, for the few microseconds of some system calls.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use super::error::{EdgeError, at};
 use super::hostname::Hostname;
+use super::lock::Lock;
 use crate::names::{DatabaseKind, DatabaseName, PoolId};
 
 /// Whether the edge lets a tenant's visitors through.
@@ -91,10 +92,6 @@ pub(super) struct RouteDirectory {
     path: PathBuf,
 }
 
-/// How long a change waits for another process's change. One takes microseconds, so a longer wait means that its
-/// process was stopped in the middle.
-const LOCK_DEADLINE: Duration = Duration::from_secs(5);
-
 impl RouteDirectory {
     pub(super) const fn new(path: PathBuf) -> Self {
         Self { path }
@@ -119,7 +116,7 @@ impl RouteDirectory {
         if route.database.kind() != DatabaseKind::Tenant {
             return Err(EdgeError::NotATenant(route.database.clone()));
         }
-        let _lock = self.lock()?;
+        let lock = self.lock()?;
         let present = self.route(host)?;
         match &present {
             Some(present) if present == route => return Ok(false),
@@ -143,6 +140,7 @@ impl RouteDirectory {
         }
         symlink(Path::new("../to").join(route.target()), &staged).map_err(at(&staged))?;
         let link = self.link(host);
+        lock.ensure_held()?;
         fs::rename(&staged, &link).map_err(at(&link))?;
         if let Some(present) = present {
             self.retire(&present)?;
@@ -151,10 +149,11 @@ impl RouteDirectory {
     }
 
     pub(super) fn withdraw(&self, host: &Hostname, database: &DatabaseName) -> Result<bool, EdgeError> {
-        let _lock = self.lock()?;
+        let lock = self.lock()?;
         match self.route(host)? {
             Some(present) if present.database == *database => {
                 let link = self.link(host);
+                lock.ensure_held()?;
                 fs::remove_file(&link).map_err(at(&link))?;
                 self.retire(&present)?;
                 Ok(true)
@@ -216,7 +215,7 @@ impl RouteDirectory {
     }
 
     pub(super) fn sweep(&self, min_age: Duration) -> Result<usize, EdgeError> {
-        let _lock = self.lock()?;
+        let lock = self.lock()?;
         let mut removed = 0;
         for entry in list(&self.path.join("hosts"))? {
             let staged = entry.file_name().to_string_lossy().starts_with(STAGING_PREFIX);
@@ -238,6 +237,7 @@ impl RouteDirectory {
                     .expect("listed from there");
                 let ours = relative.to_str().and_then(Route::parse).is_some();
                 if ours && !used.contains(&target) && is_older(&target, min_age)? {
+                    lock.ensure_held()?;
                     removed += remove(&target)?;
                 }
             }
@@ -254,7 +254,7 @@ impl RouteDirectory {
 
     /// Writes `name` as a whole or not at all, readable by the group, durable before it is visible: Nginx does not
     /// start with half a file. Does nothing where the content is the same already.
-    pub(super) fn write(&self, name: &str, content: &str) -> Result<(), EdgeError> {
+    pub(super) fn write(&self, lock: &Lock, name: &str, content: &str) -> Result<(), EdgeError> {
         use std::io::Write as _;
         let path = self.path.join(name);
         if fs::read(&path).is_ok_and(|present| present == content.as_bytes()) {
@@ -274,33 +274,13 @@ impl RouteDirectory {
         file.write_all(content.as_bytes())
             .and_then(|()| file.sync_all())
             .map_err(at(&staged))?;
+        lock.ensure_held()?;
         fs::rename(&staged, &path).map_err(at(&path))
     }
 
     /// Changes of several processes, one after another. Readers need no lock.
-    pub(super) fn lock(&self) -> Result<File, EdgeError> {
-        let path = self.path.join("lock");
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o640)
-            .open(&path)
-            .map_err(at(&path))?;
-        let start = Instant::now();
-        loop {
-            match file.try_lock() {
-                Ok(()) => return Ok(file),
-                Err(fs::TryLockError::Error(error)) => return Err(at(&path)(error)),
-                Err(fs::TryLockError::WouldBlock) if start.elapsed() > LOCK_DEADLINE => {
-                    return Err(EdgeError::Locked {
-                        path,
-                        waited: LOCK_DEADLINE,
-                    });
-                }
-                Err(fs::TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(2)),
-            }
-        }
+    pub(super) fn lock(&self) -> Result<Lock, EdgeError> {
+        Lock::take(&self.path)
     }
 }
 

@@ -18,6 +18,8 @@ async fn main() -> worker::Outcome {
         println!("{}", serde_json::to_string(&worker::kinds(&settings)?)?);
         return Ok(());
     }
+    // A test that is killed takes its workers along, stopped ones too.
+    nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
     let plans = Plans::at(PathBuf::from(variable("FAULTS_FOLDER")));
     let mischief = Mischief {
         interference: Arc::new(FromFiles::new(plans)),
