@@ -1,6 +1,9 @@
 //! Pools are started and templates built: of their own, beside those that the tenants of other cases use. They are what
 //! costs most here, since each is a real Odoo that starts or installs.
 
+use std::net::{Ipv4Addr, TcpListener};
+use std::sync::atomic::{AtomicU16, Ordering};
+
 use anyhow::{Context as _, Result, ensure};
 use async_trait::async_trait;
 use jobs::{NewOperation, WhenBusy};
@@ -63,7 +66,28 @@ impl Stage for Start {
         let pool =
             pools::add_pool(&transaction, &master, home.server.into(), Isolation::Dedicated, 1).await?;
         transaction.commit().await?;
+        let (web, gevent) = (unused_port()?, unused_port()?);
+        let mut rows = sql::control().await?;
+        sqlx::query("UPDATE pools SET web_port = $2, gevent_port = $3 WHERE id = $1")
+            .bind(pool.0)
+            .bind(i32::from(web))
+            .bind(i32::from(gevent))
+            .execute(&mut rows)
+            .await?;
         Ok(Box::new(Starting { home, pool }))
+    }
+}
+
+/// A port that no pool of this run has had: an engine may think for a while that a port is taken whose container it has
+/// just removed. (The platform's own pools keep their ports for good.)
+fn unused_port() -> Result<u16> {
+    static NEXT: AtomicU16 = AtomicU16::new(24_000);
+    loop {
+        let port = NEXT.fetch_add(1, Ordering::Relaxed);
+        ensure!(port < 25_000, "no port is free");
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return Ok(port);
+        }
     }
 }
 
