@@ -41,6 +41,7 @@ async fn every_operation_survives_every_fault_at_every_point() -> Result<()> {
     };
     let outcome = all(&rig, &kinds).await;
     workers.end().await;
+    std::fs::remove_dir_all(rig.plans.folder()).ok();
     outcome
 }
 
