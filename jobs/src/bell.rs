@@ -60,8 +60,6 @@ pub(crate) struct GroupState {
     pub(crate) lag: Option<usize>,
     /// Entries read and not yet acknowledged.
     pub(crate) pending: usize,
-    /// All of the stream's entries.
-    pub(crate) length: usize,
 }
 
 impl Bell {
@@ -111,22 +109,22 @@ impl Bell {
             Err(error) if error.code() == Some("ERR") => None,
             Err(error) => return Err(error),
         };
-        if group.is_none() {
-            self.create_group().await?;
-        }
-        let length: usize = commands.xlen(&self.stream).await?;
-        Ok(match group {
-            Some(group) => GroupState {
+        if let Some(group) = group {
+            return Ok(GroupState {
                 lag: group.lag,
                 pending: group.pending,
-                length,
-            },
-            None => GroupState {
-                lag: Some(length),
-                pending: 0,
-                length,
-            },
+            });
+        }
+        self.create_group().await?;
+        Ok(GroupState {
+            lag: Some(self.length().await?),
+            pending: 0,
         })
+    }
+
+    /// All of the stream's entries, read or not.
+    pub(crate) async fn length(&self) -> RedisResult<usize> {
+        self.commands.clone().xlen(&self.stream).await
     }
 
     /// The random name of this Redis, made once: another one than before means that all it knew is gone.

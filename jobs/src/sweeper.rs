@@ -96,7 +96,7 @@ impl Sweeper {
     }
 
     /// Shows how the queue is.
-    async fn survey(&self) -> Result<(), DbErr> {
+    async fn survey(&self) -> Result<(), SweepError> {
         let (depths, outbox) = (store::depths(&self.db).await?, store::outbox(&self.db).await?);
         let metrics = &self.metrics;
         // A kind of which no job is left shows none, not its last number.
@@ -113,6 +113,7 @@ impl Sweeper {
         }
         metrics.outbox_rows.set(outbox.rows);
         metrics.outbox_oldest.set(outbox.oldest);
+        metrics.stream_length.set(whole(self.bell.length().await?));
         Ok(())
     }
 
@@ -125,7 +126,6 @@ impl Sweeper {
         } = self;
         // First Redis: nothing can be announced without it, and every sweep would add to the outbox.
         let (group, mark) = (bell.group().await?, bell.mark().await?);
-        metrics.stream_length.set(whole(group.length));
         metrics.stream_lag.set(group.lag.map_or(-1, whole));
         metrics.stream_pending.set(whole(group.pending));
         if known.as_ref() != Some(&mark) {

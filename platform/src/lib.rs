@@ -29,7 +29,8 @@ pub use entity::{self, id, values};
 use error::Error;
 use paging::PageTokens;
 use sea_orm::{
-    ColumnTrait as _, ConnectOptions, Database, DatabaseConnection, EntityTrait as _, QueryFilter as _,
+    ColumnTrait as _, ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbErr, EntityTrait as _,
+    QueryFilter as _,
 };
 use seal::MasterKey;
 use secrecy::{ExposeSecret as _, SecretString};
@@ -50,6 +51,17 @@ pub struct Platform {
     throttle: SignInThrottle,
 }
 
+/// The organization at the root of the tree; none before the first start.
+pub(crate) async fn root_organization(
+    database: &impl ConnectionTrait,
+) -> Result<Option<id::OrganizationId>, DbErr> {
+    let root = entity::organization::Entity::find()
+        .filter(entity::organization::Column::ParentId.is_null())
+        .one(database)
+        .await?;
+    Ok(root.map(|root| root.id))
+}
+
 impl Platform {
     /// Opens the platform on a database that has been migrated and bootstrapped.
     ///
@@ -62,12 +74,9 @@ impl Platform {
         throttle: SignInThrottle,
     ) -> Result<Arc<Self>, Error> {
         let token_keys = TokenKeys::load(&database, &master, chrono::Utc::now()).await?;
-        let root = entity::organization::Entity::find()
-            .filter(entity::organization::Column::ParentId.is_null())
-            .one(&database)
+        let root = root_organization(&database)
             .await?
-            .ok_or_else(|| Error::internal("there is no root organization"))?
-            .id;
+            .ok_or_else(|| Error::internal("there is no root organization"))?;
         let page_tokens = PageTokens::new(&master);
         Ok(Arc::new(Self {
             database,

@@ -2,7 +2,7 @@
 
 use entity::{
     id::{DatabaseServerId, OrganizationId, PoolId, TemplateId},
-    organization, pool, template,
+    pool, template,
     values::{Isolation, Readiness},
 };
 use jobs::{NewOperation, Outcome, WhenBusy};
@@ -185,10 +185,7 @@ pub(crate) async fn prepare_again(transaction: &DatabaseTransaction) -> Result<(
     if failed_pool.is_none() && failed_template.is_none() {
         return Ok(());
     }
-    let root = organization::Entity::find()
-        .filter(organization::Column::ParentId.is_null())
-        .one(transaction)
-        .await?;
+    let root = crate::root_organization(transaction).await?;
     let pool = pool::Entity::find()
         .order_by_asc(pool::Column::Id)
         .one(transaction)
@@ -204,7 +201,7 @@ pub(crate) async fn prepare_again(transaction: &DatabaseTransaction) -> Result<(
         for id in failed_template.iter().map(|row| row.id) {
             set_template_status(transaction, id, Readiness::Preparing).await?;
         }
-        enqueue_preparation(transaction, root.id, pool.id, template.id).await?;
+        enqueue_preparation(transaction, root, pool.id, template.id).await?;
     }
     Ok(())
 }

@@ -6,12 +6,13 @@ use actix_web::http::Method;
 use chrono::{DateTime, Utc};
 use futures::stream;
 use platform::{
-    error::Violation,
+    error::{Error, Violation},
     id::{OperationId, OrganizationId},
     operations::{OperationFilter, OperationRow, OperationStatus, StepRow, StepStatus, Target},
     paging::{DEFAULT_LIMIT, MAX_LIMIT},
-    permissions::{CancelOperations, ReadOperations, RetryOperations},
+    permissions::{CancelOperations, Permission, ReadOperations, RetryOperations},
 };
+use sea_orm::DatabaseTransaction;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use utoipa::{IntoParams, ToSchema};
@@ -533,18 +534,9 @@ async fn cancel(
     key: IdempotencyKey,
     body: NoBody,
 ) -> Result<Cancelling, ApiError> {
-    let once = key.with(body.as_body());
-    let effect = caller
-        .once(
-            once.as_ref(),
-            async |transaction| {
-                let row = caller.operations().cancel(transaction, id.0).await?;
-                Ok(Accepted(Operation::new(row, caller.identity().sees_details())))
-            },
-            Accepted::record,
-        )
-        .await?;
-    Ok(Cancelling(effect.into()))
+    let change =
+        async |transaction: &DatabaseTransaction| caller.operations().cancel(transaction, id.0).await;
+    Ok(Cancelling(accepted(&caller, key, &body, change).await?))
 }
 
 async fn retry(
@@ -553,16 +545,27 @@ async fn retry(
     key: IdempotencyKey,
     body: NoBody,
 ) -> Result<Retrying, ApiError> {
+    let change = async |transaction: &DatabaseTransaction| caller.operations().retry(transaction, id.0).await;
+    Ok(Retrying(accepted(&caller, key, &body, change).await?))
+}
+
+/// Changes an operation, once for each key, and answers it as it goes on.
+async fn accepted<P: Permission>(
+    caller: &Authz<P>,
+    key: IdempotencyKey,
+    body: &NoBody,
+    change: impl AsyncFn(&DatabaseTransaction) -> Result<OperationRow, Error>,
+) -> Result<Once<Operation>, ApiError> {
     let once = key.with(body.as_body());
     let effect = caller
         .once(
             once.as_ref(),
             async |transaction| {
-                let row = caller.operations().retry(transaction, id.0).await?;
+                let row = change(transaction).await?;
                 Ok(Accepted(Operation::new(row, caller.identity().sees_details())))
             },
             Accepted::record,
         )
         .await?;
-    Ok(Retrying(effect.into()))
+    Ok(effect.into())
 }

@@ -10,8 +10,8 @@ use entity::{
     values::Role,
 };
 use sea_orm::{
-    ActiveValue::Set, ColumnTrait as _, ConnectionTrait, DatabaseConnection, DatabaseTransaction,
-    EntityTrait as _, PaginatorTrait as _, QueryFilter as _, TransactionTrait as _,
+    ActiveValue::Set, ConnectionTrait, DatabaseConnection, DatabaseTransaction, EntityTrait as _,
+    PaginatorTrait as _, TransactionTrait as _,
 };
 use secrecy::{ExposeSecret as _, SecretString};
 
@@ -50,11 +50,7 @@ pub async fn bootstrap(
     if signing_key::Entity::find().count(&transaction).await? == 0 {
         tokens::create_signing_key(&transaction, master).await?;
     }
-    let root = organization::Entity::find()
-        .filter(organization::Column::ParentId.is_null())
-        .one(&transaction)
-        .await?;
-    match root {
+    match crate::root_organization(&transaction).await? {
         None => create_root(&transaction, master, new).await?,
         Some(_) => pools::prepare_again(&transaction).await?,
     }

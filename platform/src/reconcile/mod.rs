@@ -8,17 +8,14 @@ mod listing;
 mod read;
 mod tables;
 
-use entity::{id::OperationId, organization};
+use entity::id::OperationId;
 use jobs::{
     EnqueueError, NewOperation, OperationInput as _, WhenBusy,
     schedule::{self, Schedule},
 };
 pub use listing::{Finding, SETTLED, count, record, settled};
 pub use read::{DriftFilter, DriftReader, DriftRow};
-use sea_orm::{
-    ColumnTrait as _, DatabaseConnection, DatabaseTransaction, DbBackend, EntityTrait as _, QueryFilter as _,
-    Statement, TransactionTrait as _,
-};
+use sea_orm::{DatabaseConnection, DatabaseTransaction, DbBackend, Statement, TransactionTrait as _};
 pub use tables::{Tables, all, of_tenant};
 
 use crate::{
@@ -48,14 +45,10 @@ pub enum Nudge {
 /// # Errors
 /// The database doesn't answer.
 pub async fn nudge(transaction: &DatabaseTransaction) -> Result<Nudge, Error> {
-    let root = organization::Entity::find()
-        .filter(organization::Column::ParentId.is_null())
-        .one(transaction)
-        .await?;
-    let Some(root) = root else {
+    let Some(root) = crate::root_organization(transaction).await? else {
         return Ok(Nudge::NothingYet);
     };
-    let comparison = NewOperation::new(Reconcile {}, platform_scope(root.id), "organization", root.id.0)
+    let comparison = NewOperation::new(Reconcile {}, platform_scope(root), "organization", root.0)
         .serial(KEY, WhenBusy::Refuse);
     match jobs::enqueue(transaction, comparison).await {
         Ok(operation) => Ok(Nudge::Asked(operation.id.into())),
@@ -82,17 +75,13 @@ pub async fn nudge_now(database: &DatabaseConnection) -> Result<Nudge, Error> {
 /// The database doesn't answer.
 pub async fn schedule(database: &DatabaseConnection) -> Result<(), Error> {
     let transaction = crate::answered(database.begin()).await?;
-    let root = organization::Entity::find()
-        .filter(organization::Column::ParentId.is_null())
-        .one(&transaction)
-        .await?;
-    if let Some(root) = root {
+    if let Some(root) = crate::root_organization(&transaction).await? {
         let comparisons = Schedule::new(
             SCHEDULE,
             Reconcile {},
-            platform_scope(root.id),
+            platform_scope(root),
             "organization",
-            root.id.0,
+            root.0,
         )
         .name(KEY)
         .serial_key(KEY);

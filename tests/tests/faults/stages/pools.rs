@@ -119,7 +119,6 @@ impl Scene for Starting {
             .fetch_one(&mut rows)
             .await?;
         let mut server = sql::tenants().await?;
-        let bus = format!("bus_{}", self.pool.suffix());
         let (database, role): (bool, bool) = sqlx::query_as(
             "SELECT EXISTS (SELECT FROM pg_database WHERE datname LIKE '%' || $1),
                     EXISTS (SELECT FROM pg_roles WHERE rolname LIKE '%' || $1)",
@@ -131,12 +130,12 @@ impl Scene for Starting {
         if succeeded {
             ensure!(
                 status == "ready" && database && role && serving == 3,
-                "{status}, {bus}: {database}, {role}, {serving} containers"
+                "{status}, database {database}, role {role}, {serving} containers"
             );
         } else {
             ensure!(
                 status == "failed" && !database && !role && serving == 0,
-                "{status}, {bus}: {database}, {role}, {serving} containers"
+                "{status}, database {database}, role {role}, {serving} containers"
             );
         }
         Ok(())
