@@ -1,6 +1,6 @@
-//! Redis: a stream that hands jobs to workers and a channel that tells who waits of changes.
+//! Redis: streams that hand jobs to workers, one a priority, and a channel that tells who waits of changes.
 //!
-//! It only rings: whatever it loses is found in Postgres again. Never trims the stream by length (that drops entries
+//! It only rings: whatever it loses is found in Postgres again. Never trims a stream by length (that drops entries
 //! someone is working on) and never deletes an entry that no one has read (the group's lag would become unknown).
 
 use std::time::Duration;
@@ -15,6 +15,8 @@ use redis::{
     },
 };
 use uuid::Uuid;
+
+use crate::entity::job::Priority;
 
 /// One group: every worker is a consumer of it.
 const GROUP: &str = "workers";
@@ -32,7 +34,8 @@ pub struct BellError(#[source] redis::RedisError);
 pub struct Bell {
     client: Client,
     commands: ConnectionManager,
-    stream: String,
+    interactive: String,
+    scheduled: String,
     channel: String,
     mark: String,
 }
@@ -41,14 +44,21 @@ impl std::fmt::Debug for Bell {
     // The client knows a password.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Bell")
-            .field("stream", &self.stream)
+            .field("stream", &self.interactive)
             .finish_non_exhaustive()
     }
 }
 
-/// An entry of the stream.
+/// Which entry of which stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct EntryId {
+    pub(crate) stream: Priority,
+    id: String,
+}
+
+/// An entry of a stream.
 pub(crate) struct Entry {
-    pub(crate) id: String,
+    pub(crate) id: EntryId,
     /// None: not one of ours; it is acknowledged and forgotten.
     pub(crate) operation_id: Option<Uuid>,
 }
@@ -63,8 +73,8 @@ pub(crate) struct GroupState {
 }
 
 impl Bell {
-    /// Keys are `<prefix>:stream`, `<prefix>:mark` and `<prefix>:changes`; the stream's consumer group is `workers`. Connects when first
-    /// used, and again after each loss. Needs a Tokio runtime.
+    /// Keys are `<prefix>:stream`, `<prefix>:stream:scheduled`, `<prefix>:mark` and `<prefix>:changes`; the streams' consumer
+    /// group is `workers`. Connects when first used, and again after each loss. Needs a Tokio runtime.
     ///
     /// # Errors
     /// When the URL makes no sense.
@@ -78,19 +88,27 @@ impl Bell {
         Ok(Self {
             client,
             commands,
-            stream: format!("{prefix}:stream"),
+            interactive: format!("{prefix}:stream"),
+            scheduled: format!("{prefix}:stream:scheduled"),
             channel: format!("{prefix}:changes"),
             mark: format!("{prefix}:mark"),
         })
     }
 
+    const fn stream(&self, priority: Priority) -> &String {
+        match priority {
+            Priority::Interactive => &self.interactive,
+            Priority::Scheduled => &self.scheduled,
+        }
+    }
+
     /// Adds an entry for each job.
-    pub(crate) async fn announce(&self, operations: &[Uuid]) -> RedisResult<()> {
+    pub(crate) async fn announce(&self, operations: &[(Uuid, Priority)]) -> RedisResult<()> {
         let mut pipeline = redis::pipe();
-        for id in operations {
+        for (id, priority) in operations {
             pipeline
                 .cmd("XADD")
-                .arg(&self.stream)
+                .arg(self.stream(*priority))
                 .arg("*")
                 .arg(FIELD)
                 .arg(id.to_string())
@@ -99,10 +117,10 @@ impl Bell {
         pipeline.exec_async(&mut self.commands.clone()).await
     }
 
-    /// The group's state; the group is made if it is missing, and then reads from the stream's beginning.
-    pub(crate) async fn group(&self) -> RedisResult<GroupState> {
+    /// The state of a stream's group; the group is made if it is missing, and then reads from the stream's beginning.
+    pub(crate) async fn group(&self, stream: Priority) -> RedisResult<GroupState> {
         let mut commands = self.commands.clone();
-        let known: RedisResult<StreamInfoGroupsReply> = commands.xinfo_groups(&self.stream).await;
+        let known: RedisResult<StreamInfoGroupsReply> = commands.xinfo_groups(self.stream(stream)).await;
         let group = match known {
             Ok(reply) => reply.groups.into_iter().find(|group| group.name == GROUP),
             // The stream does not exist.
@@ -115,16 +133,16 @@ impl Bell {
                 pending: group.pending,
             });
         }
-        self.create_group().await?;
+        self.create_group(stream).await?;
         Ok(GroupState {
-            lag: Some(self.length().await?),
+            lag: Some(self.length(stream).await?),
             pending: 0,
         })
     }
 
-    /// All of the stream's entries, read or not.
-    pub(crate) async fn length(&self) -> RedisResult<usize> {
-        self.commands.clone().xlen(&self.stream).await
+    /// All of a stream's entries, read or not.
+    pub(crate) async fn length(&self, stream: Priority) -> RedisResult<usize> {
+        self.commands.clone().xlen(self.stream(stream)).await
     }
 
     /// The random name of this Redis, made once: another one than before means that all it knew is gone.
@@ -143,11 +161,11 @@ impl Bell {
         Ok(mark)
     }
 
-    async fn create_group(&self) -> RedisResult<()> {
+    async fn create_group(&self, stream: Priority) -> RedisResult<()> {
         let made: RedisResult<()> = self
             .commands
             .clone()
-            .xgroup_create_mkstream(&self.stream, GROUP, "0")
+            .xgroup_create_mkstream(self.stream(stream), GROUP, "0")
             .await;
         match made {
             Err(error) if error.code() == Some("BUSYGROUP") => Ok(()),
@@ -155,38 +173,57 @@ impl Bell {
         }
     }
 
-    /// Acknowledges and deletes entries that were read.
-    pub(crate) async fn acknowledge(&self, entries: &[String]) -> RedisResult<()> {
+    /// Makes the groups that are missing.
+    pub(crate) async fn create_groups(&self) -> RedisResult<()> {
+        for stream in Priority::ALL {
+            self.create_group(stream).await?;
+        }
+        Ok(())
+    }
+
+    /// Acknowledges and deletes an entry that was read.
+    pub(crate) async fn acknowledge(&self, entry: &EntryId) -> RedisResult<()> {
+        let stream = self.stream(entry.stream);
         redis::pipe()
             .cmd("XACK")
-            .arg(&self.stream)
+            .arg(stream)
             .arg(GROUP)
-            .arg(entries)
+            .arg(&entry.id)
             .ignore()
             .cmd("XDEL")
-            .arg(&self.stream)
-            .arg(entries)
+            .arg(stream)
+            .arg(&entry.id)
             .ignore()
             .exec_async(&mut self.commands.clone())
             .await
     }
 
     /// Says that the entries are still worked on. `JUSTID` keeps their delivery counts.
-    pub(crate) async fn touch(&self, consumer: &str, entries: &[String]) -> RedisResult<()> {
-        let mut command = redis::cmd("XCLAIM");
-        command
-            .arg(&self.stream)
-            .arg(GROUP)
-            .arg(consumer)
-            .arg(0)
-            .arg(entries)
-            .arg("JUSTID");
-        command.exec_async(&mut self.commands.clone()).await
+    pub(crate) async fn touch(&self, consumer: &str, entries: &[EntryId]) -> RedisResult<()> {
+        let mut pipeline = redis::pipe();
+        for stream in Priority::ALL {
+            let of_it = entries.iter().filter(|entry| entry.stream == stream);
+            let ids: Vec<_> = of_it.map(|entry| entry.id.as_str()).collect();
+            if ids.is_empty() {
+                continue;
+            }
+            pipeline
+                .cmd("XCLAIM")
+                .arg(self.stream(stream))
+                .arg(GROUP)
+                .arg(consumer)
+                .arg(0)
+                .arg(ids)
+                .arg("JUSTID")
+                .ignore();
+        }
+        pipeline.exec_async(&mut self.commands.clone()).await
     }
 
-    /// Takes over entries that no one has touched for so long.
+    /// Takes over entries of a stream that no one has touched for so long.
     pub(crate) async fn take_over(
         &self,
+        stream: Priority,
         consumer: &str,
         idle: Duration,
         count: usize,
@@ -196,19 +233,26 @@ impl Bell {
         let reply: StreamAutoClaimReply = self
             .commands
             .clone()
-            .xautoclaim_options(&self.stream, GROUP, consumer, idle, "0-0", options)
+            .xautoclaim_options(self.stream(stream), GROUP, consumer, idle, "0-0", options)
             .await?;
-        Ok(reply.claimed.into_iter().map(Entry::from).collect())
+        Ok(reply
+            .claimed
+            .into_iter()
+            .map(|entry| Entry::of(stream, entry))
+            .collect())
     }
 
-    /// Forgets a consumer that has nothing pending.
+    /// Forgets a consumer where it has nothing pending.
     pub(crate) async fn forget(&self, consumer: &str) -> RedisResult<()> {
         let mut commands = self.commands.clone();
-        let pending: redis::streams::StreamPendingCountReply = commands
-            .xpending_consumer_count(&self.stream, GROUP, "-", "+", 1, consumer)
-            .await?;
-        if pending.ids.is_empty() {
-            let _: usize = commands.xgroup_delconsumer(&self.stream, GROUP, consumer).await?;
+        for priority in Priority::ALL {
+            let stream = self.stream(priority);
+            let pending: redis::streams::StreamPendingCountReply = commands
+                .xpending_consumer_count(stream, GROUP, "-", "+", 1, consumer)
+                .await?;
+            if pending.ids.is_empty() {
+                let _: usize = commands.xgroup_delconsumer(stream, GROUP, consumer).await?;
+            }
         }
         Ok(())
     }
@@ -216,13 +260,14 @@ impl Bell {
     /// Forgets consumers that have done nothing for so long and have nothing pending: workers that were killed.
     pub(crate) async fn forget_idle(&self, idle: Duration) -> RedisResult<()> {
         let mut commands = self.commands.clone();
-        let reply: redis::streams::StreamInfoConsumersReply =
-            commands.xinfo_consumers(&self.stream, GROUP).await?;
-        for consumer in reply.consumers {
-            if consumer.pending == 0 && consumer.idle as u128 > idle.as_millis() {
-                let _: usize = commands
-                    .xgroup_delconsumer(&self.stream, GROUP, &consumer.name)
-                    .await?;
+        for priority in Priority::ALL {
+            let stream = self.stream(priority);
+            let reply: redis::streams::StreamInfoConsumersReply =
+                commands.xinfo_consumers(stream, GROUP).await?;
+            for consumer in reply.consumers {
+                if consumer.pending == 0 && consumer.idle as u128 > idle.as_millis() {
+                    let _: usize = commands.xgroup_delconsumer(stream, GROUP, &consumer.name).await?;
+                }
             }
         }
         Ok(())
@@ -303,28 +348,47 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    /// Up to `count` new entries; none after the block time. Not cancel-safe: entries read by a dropped call stay
-    /// pending until they are taken over.
-    pub(crate) async fn read(&mut self, count: usize) -> RedisResult<Vec<Entry>> {
+    /// Up to `count` new entries of a stream, if it has any now.
+    pub(crate) async fn take(&mut self, stream: Priority, count: usize) -> RedisResult<Vec<Entry>> {
+        self.read(&[stream], count, StreamReadOptions::default()).await
+    }
+
+    /// Up to `count` new entries of each stream, as soon as one has any; none after the block time. Not cancel-safe:
+    /// entries read by a dropped call stay pending until they are taken over.
+    pub(crate) async fn wait(&mut self, count: usize) -> RedisResult<Vec<Entry>> {
         let block = usize::try_from(self.block.as_millis()).unwrap_or(usize::MAX);
-        let options = StreamReadOptions::default()
-            .group(GROUP, &self.consumer)
-            .count(count)
-            .block(block);
+        let options = StreamReadOptions::default().block(block);
+        self.read(&Priority::ALL, count, options).await
+    }
+
+    async fn read(
+        &mut self,
+        streams: &[Priority],
+        count: usize,
+        options: StreamReadOptions,
+    ) -> RedisResult<Vec<Entry>> {
+        let options = options.group(GROUP, &self.consumer).count(count);
+        let keys: Vec<_> = streams.iter().map(|stream| self.bell.stream(*stream)).collect();
         let read: RedisResult<Option<StreamReadReply>> = self
             .connection
-            .xread_options(&[&self.bell.stream], &[">"], &options)
+            .xread_options(&keys, &vec![">"; keys.len()], &options)
             .await;
         match read {
-            Ok(reply) => Ok(reply
-                .into_iter()
-                .flat_map(|reply| reply.keys)
-                .flat_map(|key| key.ids)
-                .map(Entry::from)
-                .collect()),
-            // A wiped Redis has lost the group; its entries, too, which the sweeper announces again.
+            Ok(reply) => {
+                let mut entries = Vec::new();
+                for read in reply.into_iter().flat_map(|reply| reply.keys) {
+                    let of = streams
+                        .iter()
+                        .find(|stream| *self.bell.stream(**stream) == read.key);
+                    if let Some(stream) = of {
+                        entries.extend(read.ids.into_iter().map(|entry| Entry::of(*stream, entry)));
+                    }
+                }
+                Ok(entries)
+            }
+            // A wiped Redis has lost the groups; its entries, too, which the sweeper announces again.
             Err(error) if error.code() == Some("NOGROUP") => {
-                self.bell.create_group().await?;
+                self.bell.create_groups().await?;
                 Ok(Vec::new())
             }
             // `CLIENT UNBLOCK` and a deleted stream end the wait.
@@ -334,11 +398,11 @@ impl Reader {
     }
 }
 
-impl From<StreamId> for Entry {
-    fn from(entry: StreamId) -> Self {
+impl Entry {
+    fn of(stream: Priority, entry: StreamId) -> Self {
         let operation_id = entry.get::<String>(FIELD).and_then(|id| id.parse().ok());
         Self {
-            id: entry.id,
+            id: EntryId { stream, id: entry.id },
             operation_id,
         }
     }

@@ -40,7 +40,7 @@ pub async fn cancel(tx: &DatabaseTransaction, id: Uuid) -> Result<operation::Mod
     match protocol::cancel(job.state, job.lease_epoch > 0, job.pivoted) {
         CancelVerdict::Over => Err(CancelError::Finished),
         CancelVerdict::Pivoted => Err(CancelError::NotCancellable),
-        CancelVerdict::End => Ok(store::cancel_unclaimed(tx, id, job.serial_key.as_deref()).await?),
+        CancelVerdict::End => Ok(store::cancel_unclaimed(tx, id, &job).await?),
         CancelVerdict::Ask => Ok(store::request_cancel(tx, id).await?),
     }
 }

@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use crate::{
     Direction, Interference, Moment, Point, StepError,
+    bell::EntryId,
     kind::{OperationInput, OperationKind},
     run::Engine,
     store::{self, Claimed},
@@ -31,8 +32,8 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(250);
 pub(crate) struct Lease {
     pub(crate) operation_id: Uuid,
     pub(crate) epoch: i64,
-    /// Its entry in the stream.
-    pub(crate) entry: String,
+    /// Its entry in its stream.
+    pub(crate) entry: EntryId,
     /// Ends the step where it stands: the lease is lost, or the process's patience.
     pub(crate) kill: CancellationToken,
     /// Asks the step to stop: as above, or the process is about to end. Child of `kill`.
@@ -48,7 +49,7 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
-    pub(crate) fn new(operation_id: Uuid, epoch: i64, entry: String, renewed: Instant) -> Self {
+    pub(crate) fn new(operation_id: Uuid, epoch: i64, entry: EntryId, renewed: Instant) -> Self {
         let kill = CancellationToken::new();
         let halt = kill.child_token();
         let stop = halt.child_token();

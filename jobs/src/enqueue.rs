@@ -5,7 +5,11 @@ use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr, FromQueryResult};
 use serde_json::Value as Json;
 use uuid::Uuid;
 
-use crate::{entity::operation, kind::OperationInput, store};
+use crate::{
+    entity::{job::Priority, operation},
+    kind::OperationInput,
+    store,
+};
 
 /// What to do when another operation has the same serial key and is not over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +49,8 @@ pub struct NewOperation<I> {
     pub request_id: Option<String>,
     /// Not before.
     pub run_at: Option<DateTime<Utc>>,
+    /// What it gives way to.
+    pub priority: Priority,
 }
 
 impl<I: OperationInput> NewOperation<I> {
@@ -59,6 +65,7 @@ impl<I: OperationInput> NewOperation<I> {
             serial: None,
             request_id: None,
             run_at: None,
+            priority: Priority::Interactive,
         }
     }
 
@@ -90,6 +97,13 @@ impl<I: OperationInput> NewOperation<I> {
     #[must_use]
     pub const fn run_at(mut self, at: DateTime<Utc>) -> Self {
         self.run_at = Some(at);
+        self
+    }
+
+    /// Nobody waits for it: what people ask for comes first.
+    #[must_use]
+    pub const fn scheduled(mut self) -> Self {
+        self.priority = Priority::Scheduled;
         self
     }
 }
@@ -140,6 +154,7 @@ pub async fn enqueue<I: OperationInput>(
         serial_key: new.serial.as_ref().map(|serial| serial.key.as_str()),
         request_id: new.request_id.as_deref(),
         run_at: new.run_at,
+        priority: new.priority,
     };
     Ok(insert(tx, work).await?)
 }
@@ -156,6 +171,7 @@ pub(crate) struct Work<'a> {
     pub(crate) serial_key: Option<&'a str>,
     pub(crate) request_id: Option<&'a str>,
     pub(crate) run_at: Option<DateTime<Utc>>,
+    pub(crate) priority: Priority,
 }
 
 /// Writes the operation, its job and, unless it is for later, its outbox row. Whether its serial key is busy is the
@@ -172,6 +188,7 @@ pub(crate) async fn insert(tx: &DatabaseTransaction, work: Work<'_>) -> Result<o
         work.serial_key.into(),
         work.request_id.into(),
         work.run_at.into(),
+        work.priority.as_str().into(),
     ];
     let row = store::bounded(tx.query_one_raw(store::statement(INSERT, values))).await?;
     let row = row.ok_or(DbErr::RecordNotInserted)?;
@@ -184,8 +201,10 @@ WITH operation AS (
     VALUES ($1, $2, $5, $6, $7, 'queued', $9, now(), now())
     RETURNING *
 ), job AS (
-    INSERT INTO jobs (operation_id, kind, version, input, serial_key, state, due_at, announced_at, created_at)
-    SELECT id, kind, $3, $4, $8, 'ready', COALESCE($10, now()), CASE WHEN $10 > now() THEN NULL ELSE now() END, now()
+    INSERT INTO jobs (operation_id, kind, version, input, serial_key, state, due_at, announced_at, created_at,
+                      scope, priority)
+    SELECT id, kind, $3, $4, $8, 'ready', COALESCE($10, now()), CASE WHEN $10 > now() THEN NULL ELSE now() END, now(),
+           scope, $11
     FROM operation
     RETURNING operation_id, announced_at
 ), entry AS (

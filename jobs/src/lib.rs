@@ -1,9 +1,12 @@
 //! Durable operations: Postgres is the truth, Redis is the bell.
 //!
 //! An effect, its operation, its job and an outbox row are written in one transaction ([`enqueue`]). A [`Relay`] moves
-//! outbox rows to a Redis Stream; a [`Worker`] reads an entry, claims the job in Postgres under a lease epoch, runs its
+//! outbox rows to Redis Streams; a [`Worker`] reads an entry, claims the job in Postgres under a lease epoch, runs its
 //! steps, each persisted before the next, and acknowledges. A [`Sweeper`] announces again what a lost Redis or a dead
 //! worker left behind, so that Redis may be wiped at any moment. What the clock causes is enqueued by [`schedule::Firing`].
+//!
+//! Nobody's work holds up everybody's: of one scope no more jobs run at a time than [`WorkerOptions::scope_cap`] says, and
+//! what a schedule caused waits behind what a person asked for.
 //!
 //! The crate knows no Odoo, no organization and no HTTP: an operation has a `scope`, whose meaning is the caller's.
 //! It never keeps a secret: inputs and outputs of steps are plain JSON in a table that operators read.
@@ -14,7 +17,9 @@ mod context;
 mod enqueue;
 pub mod entity;
 mod error;
+mod hand;
 mod heartbeat;
+mod intake;
 mod interference;
 mod kind;
 mod metrics;

@@ -27,9 +27,9 @@ pub struct Metrics {
     pub(crate) oldest: GaugeVec,
     pub(crate) outbox_rows: IntGauge,
     pub(crate) outbox_oldest: Gauge,
-    pub(crate) stream_length: IntGauge,
-    pub(crate) stream_lag: IntGauge,
-    pub(crate) stream_pending: IntGauge,
+    pub(crate) stream_length: IntGaugeVec,
+    pub(crate) stream_lag: IntGaugeVec,
+    pub(crate) stream_pending: IntGaugeVec,
     pub(crate) schedule_fires: IntCounterVec,
 }
 
@@ -71,10 +71,11 @@ impl Metrics {
                 "jobs_outbox_lag_seconds",
                 "Age of a batch's oldest outbox row when relayed.",
             ),
-            depth: {
-                let options = Opts::new("jobs_queue_depth", "Jobs that are not over, and dead ones.");
-                IntGaugeVec::new(options, &["kind", "state"]).expect("constant options are valid")
-            },
+            depth: gauges(
+                "jobs_queue_depth",
+                "Jobs that are not over, and dead ones; state in_line: as many of their scope run as may.",
+                &["kind", "state"],
+            ),
             oldest: {
                 let options = Opts::new(
                     "jobs_oldest_waiting_seconds",
@@ -85,14 +86,16 @@ impl Metrics {
             outbox_rows: gauge("jobs_outbox_rows", "Entries that are not in the stream yet."),
             outbox_oldest: Gauge::new("jobs_outbox_oldest_seconds", "Age of the oldest of them.")
                 .expect("constant options are valid"),
-            stream_length: gauge("jobs_stream_length", "Entries of the stream."),
-            stream_lag: gauge(
+            stream_length: gauges("jobs_stream_length", "Entries of a stream.", &["priority"]),
+            stream_lag: gauges(
                 "jobs_stream_lag",
                 "Entries that no worker has read; -1: Redis can't tell.",
+                &["priority"],
             ),
-            stream_pending: gauge(
+            stream_pending: gauges(
                 "jobs_stream_pending",
                 "Entries that a worker has read and not acknowledged.",
+                &["priority"],
             ),
             schedule_fires: counters(
                 "jobs_schedule_fires_total",
@@ -178,6 +181,10 @@ fn counter(name: &str, help: &str) -> IntCounter {
 
 fn gauge(name: &str, help: &str) -> IntGauge {
     IntGauge::new(name, help).expect("constant options are valid")
+}
+
+fn gauges(name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+    IntGaugeVec::new(Opts::new(name, help), labels).expect("constant options are valid")
 }
 
 fn histogram(name: &str, help: &str) -> Histogram {

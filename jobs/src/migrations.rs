@@ -11,6 +11,7 @@ pub fn migrations() -> Vec<Box<dyn MigrationTrait>> {
         Box::new(CreateEngine),
         Box::new(CreateSchedules),
         Box::new(ShowTheDead),
+        Box::new(ShareOut),
     ]
 }
 
@@ -62,6 +63,35 @@ impl MigrationTrait for ShowTheDead {
         const DOWN: &str = "
             DROP INDEX jobs_dead;
             ALTER TABLE operations DROP COLUMN dead_at";
+        manager.get_connection().execute_unprepared(DOWN).await.map(drop)
+    }
+}
+
+/// Bounds how many jobs of a scope run at a time, and tells what a schedule caused from what a person asked for.
+struct ShareOut;
+
+impl MigrationName for ShareOut {
+    fn name(&self) -> &'static str {
+        "m20261126_000003_jobs_share_out"
+    }
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for ShareOut {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        manager
+            .get_connection()
+            .execute_unprepared(SHARE_OUT)
+            .await
+            .map(drop)
+    }
+
+    async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        const DOWN: &str = "
+            UPDATE jobs SET state = 'ready', announced_at = NULL WHERE in_line AND state = 'blocked';
+            DROP TABLE job_limits;
+            ALTER TABLE jobs DROP COLUMN scope, DROP COLUMN slot, DROP COLUMN in_line, DROP COLUMN priority;
+            ALTER TABLE jobs ADD CONSTRAINT jobs_check1 CHECK (NOT holds_key OR state IN ('ready', 'leased'))";
         manager.get_connection().execute_unprepared(DOWN).await.map(drop)
     }
 }
@@ -216,4 +246,33 @@ CREATE TABLE schedule_fires (
     PRIMARY KEY (schedule_id, fire_at)
 );
 CREATE INDEX schedule_fires_by_age ON schedule_fires (fired_at);
+";
+
+const SHARE_OUT: &str = "
+ALTER TABLE jobs
+    -- Its operation's. An old binary writes none; whoever claims it or puts it in line fills it in.
+    ADD COLUMN scope uuid,
+    ADD COLUMN slot smallint CHECK (slot > 0),
+    ADD COLUMN in_line boolean NOT NULL DEFAULT false,
+    ADD COLUMN priority text NOT NULL DEFAULT 'interactive' CHECK (priority IN ('interactive', 'scheduled')),
+    -- A job that began keeps its key while it waits for a slot.
+    DROP CONSTRAINT jobs_check1,
+    ADD CONSTRAINT jobs_key_held CHECK (NOT holds_key OR state IN ('ready', 'leased') OR state = 'blocked' AND in_line);
+UPDATE jobs j SET scope = o.scope FROM operations o WHERE o.id = j.operation_id AND j.state <> 'finished';
+-- A slot is one job's, and only while it is leased: an old binary, which knows no slots, gives them up like a new one.
+CREATE UNIQUE INDEX jobs_slots ON jobs (scope, slot) WHERE state = 'leased' AND slot IS NOT NULL;
+-- Who is in line, the first one first: see `place` in the statements.
+CREATE INDEX jobs_line ON jobs (
+    scope,
+    (created_at AT TIME ZONE 'UTC' + CASE WHEN priority = 'scheduled' THEN interval '12 hours' ELSE interval '0' END),
+    operation_id
+) WHERE in_line AND state IN ('ready', 'blocked');
+
+-- What the worker that started last was told: one row.
+CREATE TABLE job_limits (
+    singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
+    -- Jobs of a scope that run at a time.
+    scope_cap smallint CHECK (scope_cap > 0),
+    set_at timestamptz NOT NULL DEFAULT now()
+);
 ";

@@ -6,7 +6,7 @@
 
 mod row;
 
-pub use self::row::{Due, Finish, Row, Turn, Written, ahead};
+pub use self::row::{Due, Finish, Row, Turn, Written, ahead, ahead_in_line};
 use crate::entity::job::{Ending, JobState};
 
 /// What can happen to a job.
@@ -14,10 +14,10 @@ use crate::entity::job::{Ending, JobState};
 pub enum Event {
     /// A worker takes it: due, and its serial key free or its own.
     Claim,
-    /// A worker found its serial key held by another job.
-    KeyTaken,
-    /// The holder of its serial key ended.
-    KeyFreed,
+    /// A worker found its serial key held by another job, or every slot of its scope.
+    Wait,
+    /// What it waited for came free.
+    Wake,
     /// Its worker lets go of it: to be tried again later, or because the process ends.
     Release,
     /// Its worker ended it, with nothing left to do or to undo.
@@ -36,10 +36,10 @@ impl JobState {
     pub const fn next(self, event: Event) -> Option<Self> {
         match (self, event) {
             (Self::Ready | Self::Leased, Event::Claim) => Some(Self::Leased),
-            (Self::Ready, Event::KeyTaken) => Some(Self::Blocked),
-            (Self::Blocked, Event::KeyFreed)
-            | (Self::Leased, Event::Release)
-            | (Self::Dead, Event::Revive) => Some(Self::Ready),
+            (Self::Ready, Event::Wait) => Some(Self::Blocked),
+            (Self::Blocked, Event::Wake) | (Self::Leased, Event::Release) | (Self::Dead, Event::Revive) => {
+                Some(Self::Ready)
+            }
             (Self::Leased, Event::Finish) | (Self::Ready | Self::Blocked, Event::CancelUnclaimed) => {
                 Some(Self::Finished)
             }
@@ -64,20 +64,46 @@ pub enum ClaimVerdict {
     Duplicate,
     /// Its serial key is another job's, or another's turn comes first: wait for that one's end.
     KeyTaken,
+    /// As many jobs of its scope run as may: wait in its scope's line.
+    SlotTaken,
     /// It is over.
     Over,
 }
 
+/// What a scope has for one of its jobs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Room {
+    /// No bound on how many of its jobs run at a time.
+    Unbounded,
+    /// A slot is free, and nobody's whose turn comes first.
+    Open,
+    /// No such slot.
+    Full,
+}
+
+/// Whether a scope has room for a job. `held`: its jobs that run, each with a slot; `ahead`: its jobs in line whose turn
+/// comes first, each of which has a free slot as good as taken.
+#[must_use]
+pub const fn room(cap: Option<u16>, held: usize, ahead: usize) -> Room {
+    match cap {
+        None => Room::Unbounded,
+        Some(cap) if held + ahead < cap as usize => Room::Open,
+        Some(_) => Room::Full,
+    }
+}
+
 /// Whether a job may be claimed. `due` is by Postgres's clock: `due_at` of a ready job is when it may run, of a leased
 /// one when its lease ends, so one rule serves both the claim and the theft. `key_taken`: another job
-/// holds the serial key, or is ahead in its line.
+/// holds the serial key, or is ahead in its line. The key comes before the slot: who waits for its key keeps no slot
+/// from others. A theft needs no room: it goes on with the slot that the job has.
 #[must_use]
-pub const fn claim(state: JobState, due: bool, key_taken: bool) -> ClaimVerdict {
+pub const fn claim(state: JobState, due: bool, key_taken: bool, room: Room) -> ClaimVerdict {
     match state {
         JobState::Finished | JobState::Dead => ClaimVerdict::Over,
         JobState::Blocked => ClaimVerdict::Duplicate,
         JobState::Ready | JobState::Leased if !due => ClaimVerdict::Duplicate,
         JobState::Ready if key_taken => ClaimVerdict::KeyTaken,
+        JobState::Ready if matches!(room, Room::Full) => ClaimVerdict::SlotTaken,
         JobState::Ready | JobState::Leased => ClaimVerdict::Take,
     }
 }
@@ -202,8 +228,8 @@ mod tests {
     ];
     const EVENTS: [Event; 8] = [
         Event::Claim,
-        Event::KeyTaken,
-        Event::KeyFreed,
+        Event::Wait,
+        Event::Wake,
         Event::Release,
         Event::Finish,
         Event::GiveUp,
@@ -239,16 +265,35 @@ mod tests {
     fn a_claim_is_taken_exactly_where_the_table_allows_it() {
         for state in STATES {
             for due in [false, true] {
-                for taken in [false, true] {
-                    match claim(state, due, taken) {
+                for (taken, room) in [
+                    (false, Room::Unbounded),
+                    (false, Room::Open),
+                    (false, Room::Full),
+                    (true, Room::Open),
+                    (true, Room::Full),
+                ] {
+                    match claim(state, due, taken, room) {
                         ClaimVerdict::Take => assert!(due && state.next(Event::Claim).is_some(), "{state:?}"),
-                        ClaimVerdict::KeyTaken => assert!(taken && state.next(Event::KeyTaken).is_some()),
+                        ClaimVerdict::KeyTaken => assert!(taken && state.next(Event::Wait).is_some()),
+                        ClaimVerdict::SlotTaken => {
+                            assert!(!taken && room == Room::Full && state.next(Event::Wait).is_some());
+                        }
                         ClaimVerdict::Over => assert!(!state.is_live()),
                         ClaimVerdict::Duplicate => assert!(state.is_live()),
                     }
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_free_slot_is_for_the_first_in_line() {
+        assert_eq!(room(None, 100, 100), Room::Unbounded);
+        assert_eq!(room(Some(2), 1, 0), Room::Open);
+        assert_eq!(room(Some(2), 1, 1), Room::Full);
+        assert_eq!(room(Some(2), 2, 0), Room::Full);
+        // After the cap was lowered.
+        assert_eq!(room(Some(2), 5, 0), Room::Full);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Moves outbox rows to the stream. Any number of relays may run: each takes rows that no other has.
+//! Moves outbox rows to the streams, each to that of its job's priority. Any number of relays may run: each takes rows that no other has.
 //!
 //! A row goes in the transaction that saw its entry accepted. One that dies in between leaves the row, and its entry
 //! comes twice, which is harmless: the second finds the job taken.

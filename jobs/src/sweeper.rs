@@ -1,5 +1,5 @@
-//! Announces again what has no entry on its way: jobs whose time has come, expired leases, waiters whose key came free
-//! unseen, and whatever a wiped Redis forgot. It lives where something always runs: with no worker at all a due job must
+//! Announces again what has no entry on its way: jobs whose time has come, expired leases, waiters whose key or slot came
+//! free unseen, and whatever a wiped Redis forgot. It lives where something always runs: with no worker at all a due job must
 //! still fill the stream, or an autoscaler never starts one.
 
 use std::time::Duration;
@@ -8,7 +8,7 @@ use sea_orm::{DatabaseConnection, DbErr};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Bell, Metrics, bell::GroupState, error::chain, store};
+use crate::{Bell, Metrics, bell::GroupState, entity::job::Priority, error::chain, store};
 
 /// How often the queue is counted.
 const SURVEY_EVERY: Duration = Duration::from_secs(10);
@@ -113,7 +113,13 @@ impl Sweeper {
         }
         metrics.outbox_rows.set(outbox.rows);
         metrics.outbox_oldest.set(outbox.oldest);
-        metrics.stream_length.set(whole(self.bell.length().await?));
+        for priority in Priority::ALL {
+            let length = self.bell.length(priority).await?;
+            metrics
+                .stream_length
+                .with_label_values(&[priority.as_str()])
+                .set(whole(length));
+        }
         Ok(())
     }
 
@@ -125,16 +131,38 @@ impl Sweeper {
             metrics,
         } = self;
         // First Redis: nothing can be announced without it, and every sweep would add to the outbox.
-        let (group, mark) = (bell.group().await?, bell.mark().await?);
-        metrics.stream_lag.set(group.lag.map_or(-1, whole));
-        metrics.stream_pending.set(whole(group.pending));
+        let (interactive, scheduled) = (
+            bell.group(Priority::Interactive).await?,
+            bell.group(Priority::Scheduled).await?,
+        );
+        let mark = bell.mark().await?;
+        for (priority, group) in [
+            (Priority::Interactive, interactive),
+            (Priority::Scheduled, scheduled),
+        ] {
+            let labels = &[priority.as_str()];
+            metrics
+                .stream_lag
+                .with_label_values(labels)
+                .set(group.lag.map_or(-1, whole));
+            metrics
+                .stream_pending
+                .with_label_values(labels)
+                .set(whole(group.pending));
+        }
         if known.as_ref() != Some(&mark) {
             if store::check_mark(db, &mark).await? {
                 tracing::info!("another Redis, or an empty one: every waiting job is announced again");
             }
             *known = Some(mark);
         }
-        let lost = lost_after(group, options.lost_after);
+        let lost = |priority| {
+            let group = match priority {
+                Priority::Interactive => interactive,
+                Priority::Scheduled => scheduled,
+            };
+            lost_after(group, options.lost_after)
+        };
         let swept = store::sweep(db, options.lost_after, lost, options.batch).await?;
         if swept.announced > 0 {
             metrics.swept.inc_by(u64::try_from(swept.announced).unwrap_or(0));
@@ -161,7 +189,7 @@ fn whole(count: usize) -> i64 {
 }
 
 /// From which age on an announced job that nobody claimed counts as forgotten by Redis. While unread entries wait in
-/// the stream none does: its own may be among them.
+/// its stream none does: its own may be among them.
 fn lost_after(group: GroupState, bound: Duration) -> Option<Duration> {
     match group.lag {
         Some(0) => Some(bound),

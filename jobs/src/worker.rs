@@ -1,8 +1,10 @@
-//! Reads the stream, claims jobs and runs them; nothing else. Any number of workers may run, of any age: one leaves what
+//! Reads the streams, claims jobs and runs them; nothing else. Any number of workers may run, of any age: one leaves what
 //! it does not know to others.
 
 use std::{
     collections::BTreeMap,
+    iter,
+    num::NonZeroU16,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -10,25 +12,24 @@ use std::{
 use sea_orm::DatabaseConnection;
 use serde_json::Value as Json;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    sync::{Semaphore, mpsc},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument;
 use uuid::Uuid;
 
 use crate::{
     Bell, Interference, Metrics, Registry,
-    bell::{Entry, Reader},
-    context::Lease,
     error::chain,
+    hand::Hand,
     heartbeat::Leases,
-    run::{Engine, Left, Runnable},
-    store::{self, Claim},
+    intake::Intake,
+    run::{Engine, Runnable},
+    store,
 };
 
-/// A claim that Postgres does not answer is tried for so long; then the entry is left to be taken over.
-const CLAIM_PATIENCE: Duration = Duration::from_secs(5);
+/// A worker whose hands are full looks this often for entries of jobs that must wait anyway.
+const LOOK_AHEAD_EVERY: Duration = Duration::from_millis(500);
 
 /// How ids are written in logs: as whoever reads them knows them.
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +59,9 @@ pub struct WorkerOptions {
     pub name: String,
     /// Jobs at a time.
     pub concurrency: usize,
+    /// Jobs of one scope at a time, on all workers together: what the worker that started last was told goes for all. None:
+    /// any number.
+    pub scope_cap: Option<NonZeroU16>,
     /// A lease lasts so long by Postgres's clock; renewed every third of it.
     pub lease: Duration,
     /// A read waits so long for an entry.
@@ -77,6 +81,7 @@ impl Default for WorkerOptions {
         Self {
             name: format!("worker-{}", Uuid::now_v7().simple()),
             concurrency: 8,
+            scope_cap: None,
             lease: Duration::from_secs(15),
             block: Duration::from_secs(5),
             drain: Duration::from_secs(20),
@@ -87,7 +92,7 @@ impl Default for WorkerOptions {
     }
 }
 
-type Kinds = BTreeMap<(&'static str, i32), Arc<dyn Runnable>>;
+pub(crate) type Kinds = BTreeMap<(&'static str, i32), Arc<dyn Runnable>>;
 
 /// Tells of changes without waiting for Redis.
 #[derive(Clone)]
@@ -181,6 +186,7 @@ impl Worker {
             }
         });
         let mut jobs = JoinSet::new();
+        self.tell_cap(&shutdown).await;
         self.read(&hand, &mut jobs, &shutdown).await;
         self.drain(&leases, &mut jobs).await;
         beat_until.cancel();
@@ -193,62 +199,26 @@ impl Worker {
     }
 
     async fn read(&self, hand: &Arc<Hand>, jobs: &mut JoinSet<()>, shutdown: &CancellationToken) {
-        let slots = Arc::new(Semaphore::new(self.options.concurrency.max(1)));
-        let block = self.options.block.min(self.options.lease / 2);
-        let mut reader: Option<Reader> = None;
-        let mut looked = Instant::now();
+        let permits = Arc::new(Semaphore::new(self.options.concurrency.max(1)));
+        let mut intake = Intake::new(&self.bell, &self.options);
         let mut wait = Duration::from_millis(100);
         while !shutdown.is_cancelled() {
             while jobs.try_join_next().is_some() {}
-            let Some(Ok(first)) = shutdown
-                .run_until_cancelled(Arc::clone(&slots).acquire_owned())
-                .await
-            else {
-                return;
+            let mut free: Vec<_> = iter::from_fn(|| Arc::clone(&permits).try_acquire_owned().ok()).collect();
+            let round = if free.is_empty() && self.options.scope_cap.is_some() {
+                intake.look_ahead(hand, &permits).await.map(|()| Vec::new())
+            } else if free.is_empty() {
+                Ok(Vec::new())
+            } else {
+                intake.next(free.len(), shutdown).await
             };
-            let mut free = vec![first];
-            while let Ok(permit) = Arc::clone(&slots).try_acquire_owned() {
-                free.push(permit);
-            }
-            let round = async {
-                let reader = match &mut reader {
-                    Some(reader) => reader,
-                    none => none.insert(self.bell.reader(&self.options.name, block).await?),
-                };
-                if looked.elapsed() > self.options.lease / 2 {
-                    looked = Instant::now();
-                    let stale = self
-                        .bell
-                        .take_over(&self.options.name, self.options.lease, free.len())
-                        .await?;
-                    if !stale.is_empty() {
-                        return Ok(stale);
-                    }
-                }
-                let client = reader.client_id;
-                let mut read = std::pin::pin!(reader.read(free.len()));
-                tokio::select! {
-                    entries = &mut read => entries,
-                    () = shutdown.cancelled() => {
-                        // What is read in this moment is given back; a dropped read would lose sight of it.
-                        self.bell.unblock(client).await?;
-                        read.await
-                    }
-                }
-            };
-            let entries: redis::RedisResult<Vec<Entry>> = round.await;
-            match entries {
+            match round {
                 Ok(entries) if shutdown.is_cancelled() => hand.give_back(entries).await,
                 Ok(entries) => {
                     wait = Duration::from_millis(100);
                     // No more entries than permits: that many were asked for.
-                    for (entry, permit) in entries.into_iter().zip(free) {
+                    for (entry, permit) in entries.into_iter().zip(free.drain(..)) {
                         jobs.spawn(Arc::clone(hand).handle(entry, permit));
-                    }
-                }
-                Err(error) if error.code() == Some("NOGROUP") => {
-                    if let Err(error) = self.bell.group().await {
-                        tracing::warn!(error = chain(&error), "the consumer group can't be made");
                     }
                 }
                 Err(error) => {
@@ -256,11 +226,38 @@ impl Worker {
                         error = chain(&error),
                         "Redis does not answer; no new jobs until it does"
                     );
-                    reader = None;
+                    intake.hang_up();
                     shutdown.run_until_cancelled(tokio::time::sleep(wait)).await;
                     wait = (wait * 2).min(Duration::from_secs(2));
                 }
             }
+            drop(free);
+            if permits.available_permits() == 0 {
+                let one = tokio::time::timeout(LOOK_AHEAD_EVERY, permits.acquire());
+                drop(shutdown.run_until_cancelled(one).await);
+            }
+        }
+        hand.give_back(intake.leftovers()).await;
+    }
+
+    /// Before the first claim: claims go by what is written there.
+    async fn tell_cap(&self, shutdown: &CancellationToken) {
+        let cap = self.options.scope_cap;
+        let cap = cap.map(|cap| i16::try_from(cap.get()).unwrap_or(i16::MAX));
+        let mut wait = Duration::from_millis(100);
+        while let Err(error) = store::set_scope_cap(&self.db, cap).await {
+            tracing::warn!(
+                error = chain(&error),
+                "Postgres does not answer; no jobs until it does"
+            );
+            if shutdown
+                .run_until_cancelled(tokio::time::sleep(wait))
+                .await
+                .is_none()
+            {
+                return;
+            }
+            wait = (wait * 2).min(Duration::from_secs(2));
         }
     }
 
@@ -291,120 +288,6 @@ impl Worker {
 async fn ended(jobs: &mut JoinSet<()>, within: Duration) -> bool {
     let all = async { while jobs.join_next().await.is_some() {} };
     tokio::time::timeout(within, all).await.is_ok()
-}
-
-/// What each job's task needs.
-pub(crate) struct Hand {
-    engine: Engine,
-    bell: Bell,
-    kinds: Arc<Kinds>,
-    known: Json,
-    leases: Arc<Leases>,
-    options: WorkerOptions,
-}
-
-impl Hand {
-    async fn handle(self: Arc<Self>, entry: Entry, _slot: OwnedSemaphorePermit) {
-        let done = match entry.operation_id {
-            Some(id) => self.work(id, &entry.id).await,
-            None => true,
-        };
-        if done {
-            self.acknowledge(&[entry.id]).await;
-        }
-    }
-
-    /// True: this entry has served.
-    async fn work(&self, id: Uuid, entry: &str) -> bool {
-        let begun = Instant::now();
-        let claim = loop {
-            // Before the statement is sent: the lease that we count ends no later than the one Postgres counts.
-            let at = Instant::now();
-            let claim = store::claim(
-                &self.engine.db,
-                id,
-                &self.options.name,
-                self.options.lease,
-                &self.known,
-            );
-            match claim.await {
-                Ok(Claim::Taken(claimed)) => break (claimed, at),
-                Ok(Claim::Nothing | Claim::Blocked) => return true,
-                Ok(Claim::Unknown) => return self.defer(id).await,
-                Err(error) => {
-                    tracing::warn!(operation_id = %id, error = chain(&error), "a job could not be claimed");
-                    if begun.elapsed() > CLAIM_PATIENCE {
-                        return false;
-                    }
-                    tokio::time::sleep(Duration::from_millis(250)).await;
-                }
-            }
-        };
-        let (claimed, at) = claim;
-        let metrics = &self.engine.metrics;
-        metrics.claimed.with_label_values(&[&claimed.kind]).inc();
-        metrics.claim_wait.observe(claimed.waited.as_secs_f64());
-        metrics.claim_seconds.observe(at.elapsed().as_secs_f64());
-        self.engine.changes.send(id, claimed.revision);
-        let runner = self.kinds.get(&(claimed.kind.as_str(), claimed.version)).cloned();
-        let Some(runner) = runner else {
-            // The claim asks for known kinds only.
-            return self.defer(id).await;
-        };
-        let lease = Arc::new(Lease::new(id, claimed.epoch, entry.to_owned(), at));
-        let names = &self.options.names;
-        let span = tracing::info_span!(
-            "job",
-            operation_id = (names.operation)(id),
-            kind = claimed.kind,
-            epoch = claimed.epoch,
-            scope_id = (names.scope)(claimed.scope),
-            target_id = (names.target)(&claimed.target_type, claimed.target_id),
-            request_id = claimed.request_id
-        );
-        let _held = self.leases.hold(Arc::clone(&lease), metrics);
-        let left = runner.run(&self.engine, *claimed, lease).instrument(span).await;
-        if left == Left::Lost {
-            metrics.leases_lost.inc();
-        }
-        left != Left::Lost
-    }
-
-    async fn defer(&self, id: Uuid) -> bool {
-        match store::defer(&self.engine.db, id, self.options.defer).await {
-            Ok(()) => {
-                tracing::info!(operation_id = %id, "left to a worker that knows its kind and version");
-                true
-            }
-            Err(error) => {
-                tracing::warn!(operation_id = %id, error = chain(&error), "an unknown job could not be left");
-                false
-            }
-        }
-    }
-
-    /// Entries that were read when it was too late to begin them.
-    async fn give_back(&self, entries: Vec<Entry>) {
-        for entry in entries {
-            let given = match entry.operation_id {
-                Some(id) => store::unread(&self.engine.db, id).await,
-                None => Ok(()),
-            };
-            match given {
-                Ok(()) => self.acknowledge(&[entry.id]).await,
-                Err(error) => tracing::warn!(error = chain(&error), "an entry waits to be taken over"),
-            }
-        }
-    }
-
-    async fn acknowledge(&self, entries: &[String]) {
-        if let Err(error) = self.bell.acknowledge(entries).await {
-            tracing::debug!(
-                error = chain(&error),
-                "an entry stays; it will be found to be done"
-            );
-        }
-    }
 }
 
 async fn publish(bell: Bell, mut news: mpsc::Receiver<(Uuid, i64)>) {

@@ -12,7 +12,7 @@ pub enum JobState {
     /// Held by `lease_owner` until `due_at`, from when on it may be stolen.
     #[sea_orm(string_value = "leased")]
     Leased,
-    /// Its serial key is another's; that one's end wakes it.
+    /// Its serial key is another's, or every slot of its scope (`in_line`); that one's end wakes it.
     #[sea_orm(string_value = "blocked")]
     Blocked,
     /// Over: succeeded, or failed or cancelled and wholly undone.
@@ -21,6 +21,31 @@ pub enum JobState {
     /// Given up half-way, so something may be left behind. Can be retried by hand.
     #[sea_orm(string_value = "dead")]
     Dead,
+}
+
+/// What a job gives way to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EnumIter, DeriveActiveEnum)]
+#[sea_orm(rs_type = "String", db_type = "Text")]
+pub enum Priority {
+    /// Someone waits for it.
+    #[sea_orm(string_value = "interactive")]
+    Interactive,
+    /// A schedule caused it: what people ask for comes first.
+    #[sea_orm(string_value = "scheduled")]
+    Scheduled,
+}
+
+impl Priority {
+    pub(crate) const ALL: [Self; 2] = [Self::Interactive, Self::Scheduled];
+
+    /// The name in tables and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Interactive => "interactive",
+            Self::Scheduled => "scheduled",
+        }
+    }
 }
 
 /// What a job that undoes its steps will end as.
@@ -65,6 +90,13 @@ pub struct Model {
     /// Set once it undoes.
     pub ending: Option<Ending>,
     pub created_at: DateTimeUtc,
+    /// The operation's scope; none: an old binary enqueued it, and nobody claimed it yet.
+    pub scope: Option<Uuid>,
+    /// Which of the scope's slots is its, while it is leased.
+    pub slot: Option<i16>,
+    /// From when it found no slot to its next claim.
+    pub in_line: bool,
+    pub priority: Priority,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

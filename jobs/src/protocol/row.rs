@@ -2,9 +2,10 @@
 //! program can walk through all by itself.
 //!
 //! Time is left to whoever drives the machine. A method that sets `due_at` says so by answering a [`Due`]; whether a
-//! moment has come is an argument. So is what other rows say: whether a job is behind another in the line of its key.
+//! moment has come is an argument. So is what other rows say: whether a job is behind another in the line of its key, and
+//! whether its scope has room for it.
 
-use super::{CancelVerdict, ClaimVerdict, Event, cancel, claim};
+use super::{CancelVerdict, ClaimVerdict, Event, Room, cancel, claim};
 use crate::entity::job::{Ending, JobState};
 
 /// One job, its operation's flags included.
@@ -20,6 +21,10 @@ pub struct Row {
     pub keyed: bool,
     /// From the first claim to the end.
     pub holds_key: bool,
+    /// One of its scope's slots is its, while it is leased.
+    pub slot: bool,
+    /// From when it found no slot to its next claim: those behind it leave it the slots that come free.
+    pub in_line: bool,
     /// Steps that are done.
     pub position: i32,
     /// Set once it undoes.
@@ -65,15 +70,17 @@ pub enum Written {
     Lost,
 }
 
-/// What another job of the same key needs to know of a job's turn.
+/// What another job of the same key or scope needs to know of a job's turn.
 #[derive(Clone, Copy, Debug)]
 pub struct Turn {
-    /// Its place among all jobs: older ones have lower ones.
+    /// Its place among all jobs: older ones have lower ones, and scheduled ones count as younger than they are.
     pub id: u128,
     /// Where it stands.
     pub state: JobState,
     /// Whether it holds the key.
     pub holds_key: bool,
+    /// Whether it is in line for a slot.
+    pub in_line: bool,
     /// Whether its time has come.
     pub due: bool,
 }
@@ -87,6 +94,19 @@ pub const fn ahead(other: &Turn, id: u128) -> bool {
         && (other.holds_key || other.id < id && (matches!(other.state, JobState::Blocked) || other.due))
 }
 
+/// Whether `other`, of the same scope, has the next free slot before the job `id`: it is in line, before it. One that was
+/// woken and not claimed yet still is.
+#[must_use]
+pub const fn ahead_in_line(other: &Turn, id: u128) -> bool {
+    other.id < id
+        && other.in_line
+        && match other.state {
+            JobState::Blocked => true,
+            JobState::Ready => other.due,
+            JobState::Leased | JobState::Finished | JobState::Dead => false,
+        }
+}
+
 impl Row {
     /// A job as it is enqueued, to run at once.
     #[must_use]
@@ -97,6 +117,8 @@ impl Row {
             attempts: 0,
             keyed,
             holds_key: false,
+            slot: false,
+            in_line: false,
             position: 0,
             ending: None,
             cancel_requested: false,
@@ -112,9 +134,10 @@ impl Row {
     }
 
     /// What a worker that read an entry finds; on [`ClaimVerdict::Take`] the job is its, until [`Due::LeaseEnd`]. On
-    /// [`ClaimVerdict::KeyTaken`] it goes on to [`block`](Self::block).
-    pub const fn claim(&mut self, due: bool, behind: bool) -> ClaimVerdict {
-        let verdict = claim(self.state, due, behind && !self.holds_key);
+    /// [`ClaimVerdict::KeyTaken`] it goes on to [`block`](Self::block), on [`ClaimVerdict::SlotTaken`] to
+    /// [`queue`](Self::queue).
+    pub const fn claim(&mut self, due: bool, behind: bool, room: Room) -> ClaimVerdict {
+        let verdict = claim(self.state, due, behind && !self.holds_key, room);
         if matches!(verdict, ClaimVerdict::Take)
             && let Some(state) = self.state.next(Event::Claim)
         {
@@ -122,6 +145,9 @@ impl Row {
             self.epoch += 1;
             self.attempts += 1;
             self.holds_key = self.keyed;
+            // A stolen one keeps what it has.
+            self.slot |= matches!(room, Room::Open);
+            self.in_line = false;
         }
         verdict
     }
@@ -131,7 +157,17 @@ impl Row {
         if !behind || self.holds_key {
             return false;
         }
-        self.follow(Event::KeyTaken)
+        let blocked = self.follow(Event::Wait);
+        self.in_line &= !blocked;
+        blocked
+    }
+
+    /// Puts it in line for a slot of its scope, if there is still none for it. It keeps its key if it has begun, and takes
+    /// none otherwise. False: nothing was done.
+    pub const fn queue(&mut self, room: Room) -> bool {
+        let queued = matches!(room, Room::Full) && self.follow(Event::Wait);
+        self.in_line |= queued;
+        queued
     }
 
     /// Renews the lease to [`Due::LeaseEnd`]. False: the epoch is dead.
@@ -165,20 +201,24 @@ impl Row {
         Written::Done
     }
 
-    /// Lets go of it until [`Due::Retry`]; the key stays held. False: the epoch is dead.
+    /// Lets go of it until [`Due::Retry`]; the key stays held, and the first in line for its slot is
+    /// [woken](Self::wake). False: the epoch is dead.
     pub const fn release(&mut self, epoch: i64) -> bool {
         if !self.is_held_under(epoch) {
             return false;
         }
+        self.slot = false;
         self.announced = false;
         self.follow(Event::Release)
     }
 
-    /// Lets go of it, announced and [`Due::Now`], without charging the attempt. False: the epoch is dead.
+    /// Lets go of it, announced and [`Due::Now`], without charging the attempt; the first in line for its slot is
+    /// [woken](Self::wake). False: the epoch is dead.
     pub const fn release_uncharged(&mut self, epoch: i64) -> bool {
         if !self.is_held_under(epoch) {
             return false;
         }
+        self.slot = false;
         if self.attempts > 0 {
             self.attempts -= 1;
         }
@@ -186,8 +226,8 @@ impl Row {
         self.follow(Event::Release)
     }
 
-    /// Ends it, and with the end writes how many steps are done if a last one was just now. Who waits for its key is
-    /// [woken](Self::wake) then.
+    /// Ends it, and with the end writes how many steps are done if a last one was just now. Who waits for its key,
+    /// and the first in line for its slot, are [woken](Self::wake) then.
     pub const fn finish(&mut self, epoch: i64, how: Finish, last: Option<i32>) -> Written {
         if !self.is_held_under(epoch) {
             return Written::Lost;
@@ -199,6 +239,7 @@ impl Row {
             self.position = position;
         }
         self.holds_key = false;
+        self.slot = false;
         self.announced = false;
         self.follow(match how {
             Finish::Succeeded | Finish::Undone(_) => Event::Finish,
@@ -242,9 +283,9 @@ impl Row {
         true
     }
 
-    /// Announces one that waited for its key, [`Due::Now`]. False: it did not.
+    /// Announces one that waited for its key or for a slot, [`Due::Now`]. False: it did not.
     pub const fn wake(&mut self) -> bool {
-        let woken = self.follow(Event::KeyFreed);
+        let woken = self.follow(Event::Wake);
         if woken {
             self.announced = true;
         }
@@ -252,12 +293,14 @@ impl Row {
     }
 
     /// What the sweeper does with it: announces what is due and has no entry on its way. `stale`: it was announced, if it
-    /// was, so long ago that its entry must be lost. Whose key came free unseen is ready again, due when it was. False:
-    /// nothing.
-    pub const fn sweep(&mut self, due: bool, stale: bool, behind: bool) -> bool {
+    /// was, so long ago that its entry must be lost. Whose key or slot came free unseen is ready again, due when it was.
+    /// False: nothing.
+    pub const fn sweep(&mut self, due: bool, stale: bool, behind: bool, room: Room) -> bool {
         let announces = match self.state {
             JobState::Ready | JobState::Leased => due && (!self.announced || stale),
-            JobState::Blocked => !behind && self.follow(Event::KeyFreed),
+            // In line, whatever its key: one that must wait for that makes place for those behind it.
+            JobState::Blocked if self.in_line => !matches!(room, Room::Full) && self.follow(Event::Wake),
+            JobState::Blocked => !behind && self.follow(Event::Wake),
             JobState::Finished | JobState::Dead => false,
         };
         if announces {
@@ -276,6 +319,17 @@ impl Row {
             self.position
         };
         if begun < steps { begun } else { steps }
+    }
+
+    /// Leaves it to workers that know its kind, later, [`Due::Retry`]: those behind it in line need not wait for them.
+    /// False: it is not there to be taken.
+    pub const fn defer(&mut self, due: bool) -> bool {
+        let left = due && matches!(self.state, JobState::Ready | JobState::Leased);
+        if left {
+            self.announced = false;
+            self.in_line = false;
+        }
+        left
     }
 
     const fn follow(&mut self, event: Event) -> bool {

@@ -7,6 +7,7 @@ use std::{
 };
 
 use futures::FutureExt;
+use uuid::Uuid;
 
 use super::{Engine, Left, Runner, count, gave_up, panic_text};
 use crate::{
@@ -24,6 +25,8 @@ pub(super) struct Drive<'a, K: OperationKind> {
     pub(super) engine: &'a Engine,
     pub(super) job: Arc<JobContext<K>>,
     pub(super) lease: Arc<Lease>,
+    /// The scope that it holds a slot of.
+    pub(super) slot_of: Option<Uuid>,
     pub(super) standing: Standing,
     /// Steps that are done.
     pub(super) position: usize,

@@ -96,6 +96,7 @@ impl<K: OperationKind> Drive<'_, K> {
             operation_id: claimed.operation_id,
             epoch: claimed.epoch,
             serial_key: claimed.serial_key.as_deref(),
+            slot_of: claimed.slot_of,
             outcome,
             last: last.map(|done| (self.done_record(done), count(self.position))),
         };
@@ -127,6 +128,7 @@ impl<K: OperationKind> Drive<'_, K> {
                 return Next::Leave(Left::Lost);
             };
             self.job.changed(visible.revision);
+            self.pass_slot_on().await;
             return Next::Leave(Left::Released);
         }
         let outcome = if dying { outcome } else { Outcome::Dead(fault) };

@@ -111,6 +111,7 @@ impl<K: OperationKind> Runnable for Runner<K> {
             engine,
             job: Arc::new(job),
             lease,
+            slot_of: claimed.slot_of,
             standing,
             position,
             fault: claimed.fault.clone(),
@@ -128,6 +129,7 @@ async fn bury(engine: &Engine, claimed: &Claimed, error: &serde_json::Error) -> 
             operation_id: claimed.operation_id,
             epoch: claimed.epoch,
             serial_key: claimed.serial_key.as_deref(),
+            slot_of: claimed.slot_of,
             outcome: &Outcome::Dead(fault),
             last: None,
         };

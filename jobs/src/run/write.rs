@@ -41,6 +41,7 @@ impl<K: OperationKind> Drive<'_, K> {
                 );
             }
         }
+        self.pass_slot_on().await;
         Next::Leave(Left::Released)
     }
 
@@ -50,7 +51,10 @@ impl<K: OperationKind> Drive<'_, K> {
         }
         self.lease.part();
         match store::release_uncharged(&self.engine.db, self.lease.operation_id, self.lease.epoch).await {
-            Ok(()) => Next::Leave(Left::Released),
+            Ok(()) => {
+                self.pass_slot_on().await;
+                Next::Leave(Left::Released)
+            }
             Err(error) => {
                 tracing::warn!(
                     error = chain(&error),
@@ -58,6 +62,16 @@ impl<K: OperationKind> Drive<'_, K> {
                 );
                 Next::Leave(Left::Lost)
             }
+        }
+    }
+
+    /// After a release: a statement of its own, so that it sees who got in line until then.
+    pub(super) async fn pass_slot_on(&self) {
+        if let Err(error) = store::wake(&self.engine.db, None, self.slot_of).await {
+            tracing::warn!(
+                error = chain(&error),
+                "who is in line for a free slot waits for the sweeper"
+            );
         }
     }
 

@@ -15,6 +15,7 @@ use super::Calendar;
 use crate::{
     Metrics,
     enqueue::{self, Work},
+    entity::job::Priority,
     error::chain,
     store::{self, DueSchedule},
 };
@@ -188,6 +189,7 @@ async fn enqueue(tx: &DatabaseTransaction, due: &DueSchedule, moment: DateTime<U
             serial_key: due.serial_key.as_deref(),
             request_id: None,
             run_at: run_at(moment, jitter(due.id, due.jitter_seconds), due.now),
+            priority: Priority::Scheduled,
         },
     )
     .await?;

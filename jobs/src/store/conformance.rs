@@ -18,7 +18,7 @@ use crate::{
         job_step::StepStatus,
     },
     error::Fault,
-    protocol::{CancelVerdict, ClaimVerdict, Due, Finish, Row, Written},
+    protocol::{CancelVerdict, ClaimVerdict, Due, Finish, Room, Row, Written},
 };
 
 const LEASE: Duration = Duration::from_secs(1000);
@@ -43,6 +43,8 @@ struct Case {
     due: bool,
     /// Another job holds its key.
     behind: bool,
+    /// What its scope has for it.
+    room: Room,
 }
 
 fn cases() -> Vec<Case> {
@@ -71,33 +73,75 @@ fn cases() -> Vec<Case> {
                     for (cancel_requested, announced) in
                         both.map(|one| both.map(|other| (one, other))).concat()
                     {
-                        for due in both {
+                        for (due, (slot, in_line, room)) in both
+                            .into_iter()
+                            .flat_map(|due| rooms(state).map(move |room| (due, room)))
+                        {
                             let row = Row {
                                 state,
                                 epoch,
                                 attempts,
                                 keyed,
                                 holds_key,
+                                slot,
+                                in_line,
                                 position: 1,
                                 ending,
                                 cancel_requested,
                                 pivoted,
                                 announced,
                             };
-                            cases.push(Case { row, due, behind });
+                            cases.push(Case {
+                                row,
+                                due,
+                                behind,
+                                room,
+                            });
                         }
                     }
                 }
             }
         }
     }
-    cases.retain(|Case { row, .. }| is_possible(row));
+    cases.retain(is_worth_a_look);
     cases
 }
 
-/// Rows that the table and the protocol allow at all.
+/// A slot of its own, whether it is in line, and what its scope has for it.
+fn rooms(state: JobState) -> impl Iterator<Item = (bool, bool, Room)> {
+    let all: &[_] = match state {
+        JobState::Ready | JobState::Blocked => &[
+            (false, false, Room::Unbounded),
+            (false, false, Room::Open),
+            (false, false, Room::Full),
+            (false, true, Room::Unbounded),
+            (false, true, Room::Open),
+            (false, true, Room::Full),
+        ],
+        JobState::Leased => &[
+            (false, false, Room::Unbounded),
+            (false, false, Room::Open),
+            (false, false, Room::Full),
+            (true, false, Room::Open),
+            (true, false, Room::Full),
+        ],
+        JobState::Finished | JobState::Dead => &[(false, false, Room::Unbounded)],
+    };
+    all.iter().copied()
+}
+
+/// Rows that the table and the protocol allow at all; of those in a bounded scope, some.
+fn is_worth_a_look(Case { row, room, .. }: &Case) -> bool {
+    let plain = row.ending != Some(Ending::Cancelled) && (row.epoch, row.attempts) != (EPOCH, 0);
+    is_possible(row) && (*room == Room::Unbounded || plain)
+}
+
 fn is_possible(row: &Row) -> bool {
-    let may_hold = matches!(row.state, JobState::Ready | JobState::Leased);
+    let may_hold = match row.state {
+        JobState::Ready | JobState::Leased => true,
+        JobState::Blocked => row.in_line,
+        JobState::Finished | JobState::Dead => false,
+    };
     let must_hold = row.keyed && row.state == JobState::Leased;
     let claimed = row.epoch > 0;
     (!row.holds_key || may_hold && claimed)
@@ -121,11 +165,14 @@ enum Write {
     Cancel,
     Revive,
     Wake,
+    /// Its scope's first in line.
+    WakeInLine,
+    Defer,
     /// Its entry counts as lost, or not.
     Sweep(bool),
 }
 
-const WRITES: [Write; 23] = [
+const WRITES: [Write; 25] = [
     Write::Claim,
     Write::Renew(EPOCH),
     Write::Renew(EPOCH - 1),
@@ -147,6 +194,8 @@ const WRITES: [Write; 23] = [
     Write::Cancel,
     Write::Revive,
     Write::Wake,
+    Write::WakeInLine,
+    Write::Defer,
     Write::Sweep(false),
     Write::Sweep(true),
 ];
@@ -155,10 +204,14 @@ const WRITES: [Write; 23] = [
 fn expected(case: &Case, write: Write) -> (Row, Option<Due>, bool) {
     let mut row = case.row;
     let (due, entry) = match write {
-        Write::Claim => match row.claim(case.due, case.behind) {
+        Write::Claim => match row.claim(case.due, case.behind, case.room) {
             ClaimVerdict::Take => (Some(Due::LeaseEnd), false),
             ClaimVerdict::KeyTaken => {
                 row.block(case.behind);
+                (None, false)
+            }
+            ClaimVerdict::SlotTaken => {
+                row.queue(case.room);
                 (None, false)
             }
             ClaimVerdict::Duplicate | ClaimVerdict::Over => (None, false),
@@ -197,7 +250,12 @@ fn expected(case: &Case, write: Write) -> (Row, Option<Due>, bool) {
             let woken = row.keyed && row.wake();
             (woken.then_some(Due::Now), woken)
         }
-        Write::Sweep(stale) => (None, row.sweep(case.due, stale, case.behind)),
+        Write::WakeInLine => {
+            let woken = row.in_line && row.wake();
+            (woken.then_some(Due::Now), woken)
+        }
+        Write::Defer => (row.defer(case.due).then_some(Due::Retry), false),
+        Write::Sweep(stale) => (None, row.sweep(case.due, stale, case.behind, case.room)),
     };
     (row, due, entry)
 }
@@ -213,7 +271,7 @@ async fn carry_out(tx: &DatabaseTransaction, id: Uuid, case: &Case, write: Write
             let mut row = case.row;
             assert_eq!(
                 is_taken,
-                row.claim(case.due, case.behind) == ClaimVerdict::Take,
+                row.claim(case.due, case.behind, case.room) == ClaimVerdict::Take,
                 "{case:?}"
             );
         }
@@ -249,7 +307,7 @@ async fn carry_out(tx: &DatabaseTransaction, id: Uuid, case: &Case, write: Write
             // What `cancel` does.
             let job = super::lock_job(tx, id).await.unwrap().unwrap();
             match crate::protocol::cancel(job.state, job.lease_epoch > 0, job.pivoted) {
-                CancelVerdict::End => drop(super::cancel_unclaimed(tx, id, key.as_deref()).await.unwrap()),
+                CancelVerdict::End => drop(super::cancel_unclaimed(tx, id, &job).await.unwrap()),
                 CancelVerdict::Ask => drop(super::request_cancel(tx, id).await.unwrap()),
                 CancelVerdict::Pivoted | CancelVerdict::Over => {}
             }
@@ -260,10 +318,10 @@ async fn carry_out(tx: &DatabaseTransaction, id: Uuid, case: &Case, write: Write
             }
         }
         Write::Wake => {
-            if let Some(key) = key {
-                super::finish::wake(tx, &key).await.unwrap();
-            }
+            super::wake(tx, key.as_deref(), None).await.unwrap();
         }
+        Write::WakeInLine => super::wake(tx, None, Some(id)).await.unwrap(),
+        Write::Defer => lease::defer(tx, id, RETRY).await.unwrap(),
         Write::Sweep(stale) => {
             let bound = ANNOUNCED / 2;
             let (expired, lost) = if stale {
@@ -271,7 +329,7 @@ async fn carry_out(tx: &DatabaseTransaction, id: Uuid, case: &Case, write: Write
             } else {
                 (ANNOUNCED * 2, None)
             };
-            super::sweep(tx, expired, lost, 10).await.unwrap();
+            super::sweep(tx, expired, |_| lost, 10).await.unwrap();
         }
     }
 }
@@ -297,6 +355,7 @@ async fn finish(tx: &DatabaseTransaction, id: Uuid, case: &Case, epoch: i64, how
         operation_id: id,
         epoch,
         serial_key: key.as_deref(),
+        slot_of: case.row.slot.then_some(id),
         outcome: &outcome,
         last: last.map(|position| (done, position)),
     };
@@ -341,6 +400,8 @@ async fn insert(tx: &DatabaseTransaction, id: Uuid, case: &Case) {
         attempts,
         keyed,
         holds_key,
+        slot,
+        in_line,
         position,
         ending,
         cancel_requested,
@@ -361,9 +422,9 @@ async fn insert(tx: &DatabaseTransaction, id: Uuid, case: &Case) {
                                  created_at, updated_at, finished_at)
          VALUES ('{id}', 'trip', '{id}', 'tenant', '{id}', '{status}', {}, {}, now(), now(), {});
          INSERT INTO jobs (operation_id, kind, version, input, serial_key, holds_key, state, due_at, announced_at,
-                           lease_epoch, attempts, position, ending, created_at)
+                           lease_epoch, attempts, position, ending, created_at, scope, slot, in_line)
          VALUES ('{id}', 'trip', 1, '{{}}', {key}, {holds_key}, '{}', now() {due} interval '60 s', {}, {epoch}, {attempts},
-                 {position}, {}, now());",
+                 {position}, {}, now(), {}, {}, {in_line});",
         moment(cancel_requested),
         moment(pivoted),
         moment(over),
@@ -374,6 +435,9 @@ async fn insert(tx: &DatabaseTransaction, id: Uuid, case: &Case) {
             "NULL".to_owned()
         },
         text(ending),
+        // Written by an old binary, if it may be.
+        if slot || in_line { format!("'{id}'") } else { "NULL".to_owned() },
+        if slot { "2" } else { "NULL" },
     );
     if case.behind {
         let other = Uuid::now_v7();
@@ -385,7 +449,22 @@ async fn insert(tx: &DatabaseTransaction, id: Uuid, case: &Case) {
              VALUES ('{other}', 'trip', 1, '{{}}', {key}, true, 'leased', now() + interval '60 s', 1, now());"
         );
     }
+    let cap = match case.room {
+        Room::Unbounded => None,
+        Room::Open => Some(2 + i16::from(slot)),
+        Room::Full => Some(1 + i16::from(slot)),
+    };
+    if cap.is_some() {
+        let other = Uuid::now_v7();
+        sql += &format!(
+            "INSERT INTO operations (id, kind, scope, target_type, target_id, status, created_at, updated_at)
+             VALUES ('{other}', 'trip', '{id}', 'tenant', '{id}', 'running', now(), now());
+             INSERT INTO jobs (operation_id, kind, version, input, state, due_at, lease_epoch, created_at, scope, slot)
+             VALUES ('{other}', 'trip', 1, '{{}}', 'leased', now() + interval '60 s', 1, now(), '{id}', 1);"
+        );
+    }
     tx.execute_unprepared(&sql).await.unwrap();
+    super::set_scope_cap(tx, cap).await.unwrap();
 }
 
 /// The row as it is now, seconds until it is due, and whether the outbox has an entry for it.
@@ -404,6 +483,8 @@ async fn read(tx: &DatabaseTransaction, id: Uuid) -> (Row, f64, bool) {
         attempts: row.try_get("", "attempts").unwrap(),
         keyed: key.is_some(),
         holds_key: row.try_get("", "holds_key").unwrap(),
+        slot: row.try_get::<Option<i16>>("", "slot").unwrap().is_some(),
+        in_line: row.try_get("", "in_line").unwrap(),
         position: row.try_get("", "position").unwrap(),
         ending: row.try_get("", "ending").unwrap(),
         cancel_requested: row.try_get("", "cancelled").unwrap(),

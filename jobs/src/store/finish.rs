@@ -4,6 +4,8 @@ use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr};
 use uuid::Uuid;
 
 use super::{
+    execute,
+    line::place,
     one,
     progress::{StepRecord, fault_values, step_values, upsert_step},
 };
@@ -25,6 +27,8 @@ pub(crate) struct End<'a> {
     pub(crate) operation_id: Uuid,
     pub(crate) epoch: i64,
     pub(crate) serial_key: Option<&'a str>,
+    /// The scope that it holds a slot of.
+    pub(crate) slot_of: Option<Uuid>,
     pub(crate) outcome: &'a Outcome,
     /// The step that was done just now, and the steps that are done with it.
     pub(crate) last: Option<(StepRecord<'a>, i32)>,
@@ -34,7 +38,7 @@ pub(crate) struct End<'a> {
 const FINISH: &str = concat!(
     "
 WITH job AS (
-    UPDATE jobs SET state = $11, holds_key = false, lease_owner = NULL, announced_at = NULL,
+    UPDATE jobs SET state = $11, holds_key = false, slot = NULL, lease_owner = NULL, announced_at = NULL,
                     position = COALESCE($16::integer, position)
     WHERE operation_id = $1 AND lease_epoch = $2 AND state = 'leased' RETURNING operation_id
 ), ",
@@ -54,22 +58,41 @@ WITH job AS (
 SELECT (SELECT revision FROM seen) AS revision FROM job"
 );
 
-const WAKE: &str = "
-WITH waiter AS (
-    SELECT operation_id FROM jobs WHERE serial_key = $1 AND state = 'blocked'
-    ORDER BY created_at, operation_id LIMIT 1 FOR NO KEY UPDATE
+/// A locked row in line is passed over: whoever has it wakes it, and the next one's turn has come, too.
+const WAKE: &str = concat!(
+    "
+WITH of_key AS (
+    SELECT h.operation_id FROM jobs h WHERE h.serial_key = $1 AND h.state = 'blocked'
+    ORDER BY ",
+    place!("h"),
+    ", h.operation_id LIMIT 1 FOR NO KEY UPDATE
+), of_scope AS (
+    SELECT h.operation_id FROM jobs h
+    WHERE h.scope = $2 AND h.in_line AND h.state = 'blocked' AND h.operation_id NOT IN (SELECT operation_id FROM of_key)
+    ORDER BY ",
+    place!("h"),
+    ", h.operation_id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED
 ), woken AS (
     UPDATE jobs j SET state = 'ready', due_at = now(), announced_at = now()
-    FROM waiter WHERE j.operation_id = waiter.operation_id AND j.state = 'blocked' RETURNING j.operation_id
+    FROM (SELECT operation_id FROM of_key UNION ALL SELECT operation_id FROM of_scope) waiter
+    WHERE j.operation_id = waiter.operation_id AND j.state = 'blocked' RETURNING j.operation_id
 ), entry AS (
     INSERT INTO outbox (operation_id) SELECT operation_id FROM woken RETURNING operation_id
 )
-SELECT pg_notify('jobs_outbox', '')::text FROM entry";
+SELECT pg_notify('jobs_outbox', '')::text FROM entry"
+);
 
-/// Announces the oldest job that waits for a key. After the statement that ends who was ahead of it, so that it sees
-/// who began to wait until then.
-pub(crate) async fn wake(tx: &impl ConnectionTrait, key: &str) -> Result<(), DbErr> {
-    one(tx, WAKE, vec![key.into()]).await.map(drop)
+/// Announces the first job that waits for a key, and the first in line for a slot of a scope. After the statement that ends
+/// who was ahead of them, so that it sees who began to wait until then.
+pub(crate) async fn wake(
+    db: &impl ConnectionTrait,
+    key: Option<&str>,
+    scope: Option<Uuid>,
+) -> Result<(), DbErr> {
+    if key.is_none() && scope.is_none() {
+        return Ok(());
+    }
+    execute(db, WAKE, vec![key.into(), scope.into()]).await.map(drop)
 }
 
 /// Writes the terminal state. Anything but [`Ended::Done`] must be rolled back.
@@ -94,9 +117,7 @@ pub(crate) async fn finish(tx: &DatabaseTransaction, end: &End<'_>) -> Result<En
     let Some(revision) = row.try_get::<Option<i64>>("", "revision")? else {
         return Ok(Ended::CancelledFirst);
     };
-    if let Some(key) = end.serial_key {
-        wake(tx, key).await?;
-    }
+    wake(tx, end.serial_key, end.slot_of).await?;
     Ok(Ended::Done { revision })
 }
 

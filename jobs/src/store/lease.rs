@@ -6,11 +6,15 @@ use sea_orm::{ConnectionTrait, DbErr, QueryResult, SqlErr};
 use serde_json::Value as Json;
 use uuid::Uuid;
 
-use super::{all, execute, one, state_of};
+use super::{
+    all, execute,
+    line::{ahead, before, held, in_line, open, place, queue},
+    one, state_of,
+};
 use crate::{
     entity::job::Ending,
     error::Fault,
-    protocol::{self, ClaimVerdict},
+    protocol::{self, ClaimVerdict, Room},
 };
 
 /// A job in the hands of this worker.
@@ -26,6 +30,8 @@ pub(crate) struct Claimed {
     pub(crate) position: i32,
     pub(crate) ending: Option<Ending>,
     pub(crate) scope: Uuid,
+    /// The scope that it holds a slot of.
+    pub(crate) slot_of: Option<Uuid>,
     pub(crate) target_type: String,
     pub(crate) target_id: Uuid,
     pub(crate) request_id: Option<String>,
@@ -44,34 +50,50 @@ pub(crate) enum Claim {
     Taken(Box<Claimed>),
     /// Another worker's, not due, blocked or over: nothing to do for this entry.
     Nothing,
-    /// Its serial key is another job's: it was put to wait for that one.
-    Blocked,
+    /// Its serial key is another job's, or every slot of its scope: it was put to wait.
+    Waits,
     /// This worker lacks its kind or version.
     Unknown,
 }
 
-/// Jobs `h` whose turn with the key of `j` comes first: the one that holds it, and older ones that wait for it or could
-/// run now. Not those whose own time has not come. Older by Postgres's clock: ids tell the time of the process that made
-/// them, and only decide between jobs of one transaction.
-macro_rules! ahead {
-    () => {
-        "h.serial_key = j.serial_key AND h.operation_id <> j.operation_id
-         AND h.state IN ('ready', 'leased', 'blocked')
-         AND (h.holds_key OR (h.created_at, h.operation_id) < (j.created_at, j.operation_id)
-                             AND (h.state = 'blocked' OR h.due_at <= clock_timestamp()))"
-    };
+/// What came of a look at a job that this worker has no hand free for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sorted {
+    /// It may run.
+    Runnable,
+    /// Its entry has served: it waits now, or there is nothing to do.
+    Served,
+    /// This worker lacks its kind or version.
+    Unknown,
 }
-pub(super) use ahead;
+
+/// Races that a claim may lose: with as many free slots and more claims than slots, each but the first few lose some.
+const ROUNDS: usize = 10;
 
 const CLAIM: &str = concat!(
     "WITH due AS (
     SELECT operation_id, due_at FROM jobs WHERE operation_id = $1
+), room AS (
+    SELECT o.scope, l.scope_cap AS cap, CASE WHEN l.scope_cap IS NOT NULL AND ",
+    open!(),
+    " > 0 THEN (
+        -- Any of the free ones, so that claims which race seldom meet.
+        SELECT n::smallint FROM generate_series(1, l.scope_cap) n
+        WHERE NOT EXISTS (SELECT FROM jobs h WHERE h.scope = o.scope AND h.state = 'leased' AND h.slot = n)
+        ORDER BY random() LIMIT 1
+    ) END AS slot
+    FROM jobs j JOIN operations o ON o.id = j.operation_id LEFT JOIN job_limits l ON true WHERE j.operation_id = $1
 ), claimed AS (
     UPDATE jobs j
     SET state = 'leased', lease_epoch = j.lease_epoch + 1, lease_owner = $2, attempts = j.attempts + 1,
-        due_at = clock_timestamp() + make_interval(secs => $3), holds_key = j.serial_key IS NOT NULL
+        due_at = clock_timestamp() + make_interval(secs => $3), holds_key = j.serial_key IS NOT NULL,
+        scope = room.scope, in_line = false,
+        -- A stolen one keeps what it has. One that is ready has none, whatever an old binary left there.
+        slot = CASE WHEN j.state = 'leased' THEN COALESCE(j.slot, room.slot) ELSE room.slot END
+    FROM room
     WHERE j.operation_id = $1 AND j.state IN ('ready', 'leased') AND j.due_at <= clock_timestamp()
       AND jsonb_exists($4, j.kind || ':' || j.version)
+      AND (j.state = 'leased' OR room.cap IS NULL OR room.slot IS NOT NULL)
       AND (j.serial_key IS NULL OR j.holds_key
            OR NOT EXISTS (SELECT FROM jobs h WHERE ",
     ahead!(),
@@ -86,18 +108,58 @@ const CLAIM: &str = concat!(
 )
 SELECT c.kind, c.version, c.input, c.serial_key, c.lease_epoch, c.attempts, c.position, c.ending, o.scope, o.target_type,
        o.target_id, o.request_id, o.cancel_requested_at IS NOT NULL AS cancel_requested,
+       CASE WHEN c.slot IS NOT NULL THEN c.scope END AS slot_of,
        o.pivoted_at IS NOT NULL AS pivoted, o.error_code, o.error_message, o.error_detail, o.revision,
        EXTRACT(EPOCH FROM clock_timestamp() - due.due_at)::float8 AS waited
 FROM claimed c JOIN seen o ON o.id = c.operation_id JOIN due USING (operation_id)"
 );
 
 const LOOK: &str = concat!(
-    "SELECT state, due_at <= clock_timestamp() AS due, jsonb_exists($2, kind || ':' || version) AS known,
-            NOT holds_key AND EXISTS (SELECT FROM jobs h WHERE ",
+    "SELECT j.state, j.due_at <= clock_timestamp() AS due, jsonb_exists($2, j.kind || ':' || j.version) AS known,
+            NOT j.holds_key AND EXISTS (SELECT FROM jobs h WHERE ",
     ahead!(),
-    ") AS key_taken
-     FROM jobs j WHERE operation_id = $1"
+    ") AS key_taken, l.scope_cap IS NOT NULL AS bounded, CASE WHEN l.scope_cap IS NOT NULL THEN ",
+    open!(),
+    " <= 0 ELSE false END AS full
+     FROM jobs j JOIN operations o ON o.id = j.operation_id LEFT JOIN job_limits l ON true WHERE j.operation_id = $1"
 );
+
+/// What became of a job that this worker did not take.
+enum Looked {
+    /// It may be taken.
+    Open,
+    Unknown,
+    /// It was put to wait.
+    Waits,
+    Nothing,
+    /// It should wait, and what it would have waited for is over.
+    Again,
+}
+
+/// Finds out whether a job may be claimed, and puts it to wait where it must.
+async fn look(
+    db: &(impl ConnectionTrait + sea_orm::TransactionTrait),
+    id: Uuid,
+    known: &Json,
+) -> Result<Looked, DbErr> {
+    let Some(row) = one(db, LOOK, vec![id.into(), known.clone().into()]).await? else {
+        return Ok(Looked::Nothing);
+    };
+    let room = match (row.try_get("", "bounded")?, row.try_get("", "full")?) {
+        (false, _) => Room::Unbounded,
+        (true, false) => Room::Open,
+        (true, true) => Room::Full,
+    };
+    let (due, key_taken) = (row.try_get("", "due")?, row.try_get("", "key_taken")?);
+    let waits = match protocol::claim(state_of(&row, "state")?, due, key_taken, room) {
+        ClaimVerdict::Over | ClaimVerdict::Duplicate => return Ok(Looked::Nothing),
+        ClaimVerdict::Take if row.try_get::<bool>("", "known")? => return Ok(Looked::Open),
+        ClaimVerdict::Take => return Ok(Looked::Unknown),
+        ClaimVerdict::KeyTaken => block(db, id).await?,
+        ClaimVerdict::SlotTaken => queue(db, id).await?,
+    };
+    Ok(if waits { Looked::Waits } else { Looked::Again })
+}
 
 /// Claims a job under the next epoch, or finds out why not. `known` maps `kind:version` to the name of its first step.
 pub(crate) async fn claim(
@@ -107,8 +169,8 @@ pub(crate) async fn claim(
     lease: Duration,
     known: &Json,
 ) -> Result<Claim, DbErr> {
-    // Each round either ends or has lost a race; whoever won it moved the job on.
-    for _ in 0..3 {
+    // Each round either ends or has lost a race.
+    for _ in 0..ROUNDS {
         let values = vec![
             id.into(),
             owner.into(),
@@ -118,28 +180,37 @@ pub(crate) async fn claim(
         match one(db, CLAIM, values).await {
             Ok(Some(row)) => return Ok(Claim::Taken(Box::new(claimed(id, &row)?))),
             Ok(None) => {}
-            // Two jobs with one key raced for the index that lets one of them hold it.
+            // Two jobs raced for one key, or for one slot: an index lets one of them have it.
             Err(error) if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => {}
             Err(error) => return Err(error),
         }
-        let Some(row) = one(db, LOOK, vec![id.into(), known.clone().into()]).await? else {
-            return Ok(Claim::Nothing);
-        };
-        let due = row.try_get("", "due")?;
-        match protocol::claim(state_of(&row, "state")?, due, row.try_get("", "key_taken")?) {
-            ClaimVerdict::Over | ClaimVerdict::Duplicate => return Ok(Claim::Nothing),
-            ClaimVerdict::KeyTaken => {
-                if block(db, id).await? {
-                    return Ok(Claim::Blocked);
-                }
-            }
-            ClaimVerdict::Take if !row.try_get::<bool>("", "known")? => return Ok(Claim::Unknown),
-            ClaimVerdict::Take => {}
+        match look(db, id, known).await? {
+            Looked::Nothing => return Ok(Claim::Nothing),
+            Looked::Waits => return Ok(Claim::Waits),
+            Looked::Unknown => return Ok(Claim::Unknown),
+            Looked::Open | Looked::Again => {}
         }
     }
     // Every race lost: the sweeper announces it again.
     unread(db, id).await?;
     Ok(Claim::Nothing)
+}
+
+/// Puts a job to wait if that is all that can be done for it now, so that it holds up nobody behind it in the stream.
+pub(crate) async fn sort(
+    db: &(impl ConnectionTrait + sea_orm::TransactionTrait),
+    id: Uuid,
+    known: &Json,
+) -> Result<Sorted, DbErr> {
+    for _ in 0..ROUNDS {
+        match look(db, id, known).await? {
+            Looked::Open => return Ok(Sorted::Runnable),
+            Looked::Waits | Looked::Nothing => return Ok(Sorted::Served),
+            Looked::Unknown => return Ok(Sorted::Unknown),
+            Looked::Again => {}
+        }
+    }
+    Ok(Sorted::Runnable)
 }
 
 fn claimed(id: Uuid, row: &QueryResult) -> Result<Claimed, DbErr> {
@@ -163,6 +234,7 @@ fn claimed(id: Uuid, row: &QueryResult) -> Result<Claimed, DbErr> {
         position: row.try_get("", "position")?,
         ending: row.try_get("", "ending")?,
         scope: row.try_get("", "scope")?,
+        slot_of: row.try_get("", "slot_of")?,
         target_type: row.try_get("", "target_type")?,
         target_id: row.try_get("", "target_id")?,
         request_id: row.try_get("", "request_id")?,
@@ -180,10 +252,13 @@ async fn block(db: &impl sea_orm::TransactionTrait, id: Uuid) -> Result<bool, Db
     const AHEAD: &str = concat!(
         "SELECT h.operation_id FROM jobs h, jobs j WHERE j.operation_id = $1 AND ",
         ahead!(),
-        " ORDER BY h.holds_key DESC, h.created_at, h.operation_id LIMIT 1 FOR SHARE OF h"
+        " ORDER BY h.holds_key DESC, ",
+        place!("h"),
+        ", h.operation_id LIMIT 1 FOR SHARE OF h"
     );
-    const BLOCK: &str =
-        "UPDATE jobs SET state = 'blocked' WHERE operation_id = $1 AND state = 'ready' AND NOT holds_key";
+    const BLOCK: &str = "
+        UPDATE jobs SET state = 'blocked', in_line = false
+        WHERE operation_id = $1 AND state = 'ready' AND NOT holds_key";
     let tx = super::bounded(db.begin()).await?;
     let held = one(&tx, AHEAD, vec![id.into()]).await?.is_some();
     let blocked = held && execute(&tx, BLOCK, vec![id.into()]).await? > 0;
@@ -191,11 +266,12 @@ async fn block(db: &impl sea_orm::TransactionTrait, id: Uuid) -> Result<bool, Db
     Ok(blocked)
 }
 
-/// Leaves a job that this worker does not know to others: it is announced again after `wait`.
+/// Leaves a job that this worker does not know to others: it is announced again after `wait`, and until then keeps no
+/// slot from those behind it.
 pub(crate) async fn defer(db: &impl ConnectionTrait, id: Uuid, wait: Duration) -> Result<(), DbErr> {
     const DEFER: &str = "
         UPDATE jobs
-        SET announced_at = NULL, due_at = clock_timestamp() + make_interval(secs => $2)
+        SET announced_at = NULL, in_line = false, due_at = clock_timestamp() + make_interval(secs => $2)
         WHERE operation_id = $1 AND state IN ('ready', 'leased') AND due_at <= clock_timestamp()";
     execute(db, DEFER, vec![id.into(), wait.as_secs_f64().into()])
         .await

@@ -1,12 +1,14 @@
 //! Every statement of the engine. Each write of a running job is conditional on its lease epoch, in the same statement.
 //!
 //! Locks are taken in one order: rows of the caller's own, then `schedules`, then `jobs`, then `operations`; a holder of a
-//! serial key before who waits for it.
+//! serial key before who waits for it. Who looks for someone in line for a slot passes over locked rows, and who puts one in
+//! line locks only who is ahead of it.
 
 #[cfg(test)]
 mod conformance;
 mod finish;
 mod lease;
+mod line;
 mod progress;
 mod schedule;
 mod survey;
@@ -25,8 +27,9 @@ use crate::entity::{
 };
 
 pub(crate) use self::{
-    finish::{End, Ended, finish, verify},
-    lease::{Claim, Claimed, claim, defer, renew, still_leased, unread},
+    finish::{End, Ended, finish, verify, wake},
+    lease::{Claim, Claimed, Sorted, claim, defer, renew, sort, still_leased, unread},
+    line::set_scope_cap,
     progress::{
         Advance, Pivot, StepRecord, Visible, advance, note_progress, pass_pivot, release, release_uncharged,
         steps,
@@ -109,12 +112,20 @@ pub(crate) struct LockedJob {
     pub(crate) lease_epoch: i64,
     pub(crate) pivoted: bool,
     pub(crate) serial_key: Option<String>,
+    pub(crate) scope: Option<Uuid>,
+}
+
+impl LockedJob {
+    /// The scope whose slot it may have been woken for.
+    pub(crate) fn woken_in(&self) -> Option<Uuid> {
+        self.scope.filter(|_| self.state == JobState::Ready)
+    }
 }
 
 /// Locks a job against its worker and every other canceller.
 pub(crate) async fn lock_job(tx: &impl ConnectionTrait, id: Uuid) -> Result<Option<LockedJob>, DbErr> {
     const LOCK: &str =
-        "SELECT state, lease_epoch, serial_key FROM jobs WHERE operation_id = $1 FOR NO KEY UPDATE";
+        "SELECT state, lease_epoch, serial_key, scope FROM jobs WHERE operation_id = $1 FOR NO KEY UPDATE";
     const PIVOTED: &str = "SELECT pivoted_at IS NOT NULL AS pivoted FROM operations WHERE id = $1";
     let Some(job) = one(tx, LOCK, vec![id.into()]).await? else {
         return Ok(None);
@@ -128,6 +139,7 @@ pub(crate) async fn lock_job(tx: &impl ConnectionTrait, id: Uuid) -> Result<Opti
         lease_epoch: job.try_get("", "lease_epoch")?,
         pivoted: operation.try_get("", "pivoted")?,
         serial_key: job.try_get("", "serial_key")?,
+        scope: job.try_get("", "scope")?,
     }))
 }
 
@@ -135,7 +147,7 @@ pub(crate) async fn lock_job(tx: &impl ConnectionTrait, id: Uuid) -> Result<Opti
 pub(crate) async fn cancel_unclaimed(
     tx: &impl ConnectionTrait,
     id: Uuid,
-    serial_key: Option<&str>,
+    job: &LockedJob,
 ) -> Result<operation::Model, DbErr> {
     const CANCEL: &str = "
         WITH job AS (
@@ -146,9 +158,7 @@ pub(crate) async fn cancel_unclaimed(
             revision = revision + 1, updated_at = now()
         FROM job WHERE o.id = job.operation_id RETURNING o.*";
     let cancelled = model(tx, CANCEL, id).await?;
-    if let Some(key) = serial_key {
-        finish::wake(tx, key).await?;
-    }
+    wake(tx, job.serial_key.as_deref(), job.woken_in()).await?;
     Ok(cancelled)
 }
 

@@ -87,7 +87,7 @@ const ADVANCE: &str = concat!(
 const RELEASE: &str = concat!(
     "WITH job AS (
         UPDATE jobs
-        SET state = 'ready', lease_owner = NULL, announced_at = NULL,
+        SET state = 'ready', slot = NULL, lease_owner = NULL, announced_at = NULL,
             due_at = clock_timestamp() + make_interval(secs => $11::float8)
         WHERE operation_id = $1 AND lease_epoch = $2 AND state = 'leased' RETURNING operation_id
     ), ",
@@ -163,7 +163,8 @@ pub(crate) async fn advance(
     one(db, ADVANCE, values).await?.as_ref().map(visible).transpose()
 }
 
-/// Lets go of the job until `wait` has passed. The serial key stays held. None: the epoch is dead.
+/// Lets go of the job until `wait` has passed. The serial key stays held; the caller wakes who is in line for the slot.
+/// None: the epoch is dead.
 pub(crate) async fn release(
     db: &impl ConnectionTrait,
     id: Uuid,
@@ -177,11 +178,13 @@ pub(crate) async fn release(
 }
 
 /// Lets go of the job at once, without charging the attempt: the process ends, or someone asked for the job's end.
+///
+/// The caller wakes who is in line for the slot.
 pub(crate) async fn release_uncharged(db: &impl ConnectionTrait, id: Uuid, epoch: i64) -> Result<(), DbErr> {
     const RELEASE: &str = "
         WITH job AS (
             UPDATE jobs
-            SET state = 'ready', lease_owner = NULL, announced_at = now(), due_at = clock_timestamp(),
+            SET state = 'ready', slot = NULL, lease_owner = NULL, announced_at = now(), due_at = clock_timestamp(),
                 attempts = GREATEST(attempts - 1, 0)
             WHERE operation_id = $1 AND lease_epoch = $2 AND state = 'leased' RETURNING operation_id
         ), entry AS (

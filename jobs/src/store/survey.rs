@@ -7,7 +7,8 @@ use super::{all, one};
 /// Jobs of one kind in one state.
 pub(crate) struct Depth {
     pub(crate) kind: String,
-    /// `ready`, `waiting` (ready, but its time has not come), `leased`, `blocked` or `dead`.
+    /// `ready`, `waiting` (ready, but its time has not come), `leased`, `blocked` (its serial key is another's), `in_line`
+    /// (as many of its scope run as may) or `dead`.
     pub(crate) state: String,
     pub(crate) jobs: i64,
     /// Seconds since the one that has been due longest became due.
@@ -31,7 +32,8 @@ pub(crate) async fn depths(db: &impl ConnectionTrait) -> Result<Vec<Depth>, DbEr
             FROM jobs WHERE state = 'ready' AND announced_at IS NULL
             UNION ALL SELECT kind, state, due_at FROM jobs WHERE state = 'ready' AND announced_at IS NOT NULL
             UNION ALL SELECT kind, state, due_at FROM jobs WHERE state = 'leased'
-            UNION ALL SELECT kind, state, due_at FROM jobs WHERE state = 'blocked'
+            UNION ALL SELECT kind, CASE WHEN in_line THEN 'in_line' ELSE state END, due_at
+                      FROM jobs WHERE state = 'blocked'
             UNION ALL SELECT kind, state, due_at FROM jobs WHERE state = 'dead'
         ) AS jobs GROUP BY 1, 2";
     let rows = all(db, DEPTHS, Vec::new()).await?;

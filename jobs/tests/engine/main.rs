@@ -7,10 +7,12 @@
 
 mod clocks;
 mod crash;
+mod fair;
 mod gate;
 mod kinds;
 mod lifecycle;
 mod moments;
+mod priority;
 mod race;
 mod schedules;
 mod serial;

@@ -153,7 +153,8 @@ impl Stage {
     /// Everything of this stage's, as a `FLUSHALL` or a restart without persistence would.
     pub(crate) async fn wipe_redis(&self) {
         let mut redis = self.redis.get_multiplexed_async_connection().await.unwrap();
-        let keys = [self.stream(), format!("{}:mark", self.prefix)];
+        let [interactive, scheduled] = self.streams();
+        let keys = [interactive, scheduled, format!("{}:mark", self.prefix)];
         let _: i64 = redis::cmd("DEL")
             .arg(&keys)
             .query_async(&mut redis)
@@ -172,6 +173,11 @@ impl Stage {
 
     pub(crate) fn stream(&self) -> String {
         format!("{}:stream", self.prefix)
+    }
+
+    /// Of what people asked for, and of what schedules caused.
+    pub(crate) fn streams(&self) -> [String; 2] {
+        [self.stream(), format!("{}:scheduled", self.stream())]
     }
 
     pub(crate) fn options(&self) -> WorkerOptions {
@@ -216,13 +222,17 @@ impl Stage {
     }
 
     pub(crate) fn mortal_with(&self, registry: Registry<World>) -> Mortal {
+        self.mortal_as(registry, self.options())
+    }
+
+    pub(crate) fn mortal_as(&self, registry: Registry<World>, options: WorkerOptions) -> Mortal {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()
             .unwrap();
         let (url, prefix) = (self.url.clone(), self.prefix.clone());
-        let (options, metrics) = (self.options(), self.metrics.clone());
+        let metrics = self.metrics.clone();
         runtime.spawn(async move {
             let db = connect(&url, 5).await;
             let bell = Bell::open(&setting("TEST_REDIS_URL"), &prefix).unwrap();
@@ -385,11 +395,19 @@ impl Stage {
         self.until("announced", async || self.entries(id).await > 0).await;
     }
 
-    /// Entries of the stream for an operation.
+    /// Entries of the streams for an operation.
     pub(crate) async fn entries(&self, id: Uuid) -> usize {
+        let mut found = 0;
+        for stream in self.streams() {
+            found += self.entries_in(&stream, id).await;
+        }
+        found
+    }
+
+    pub(crate) async fn entries_in(&self, stream: &str, id: Uuid) -> usize {
         let mut redis = self.redis.get_multiplexed_async_connection().await.unwrap();
         let entries: redis::streams::StreamRangeReply = redis::cmd("XRANGE")
-            .arg(self.stream())
+            .arg(stream)
             .arg(&["-", "+"])
             .query_async(&mut redis)
             .await
@@ -399,28 +417,32 @@ impl Stage {
         entries.ids.iter().filter(of_it).count()
     }
 
-    /// Nothing is left in the stream, read or unread, nor in the outbox.
+    /// Nothing is left in the streams, read or unread, nor in the outbox.
     pub(crate) async fn assert_quiet(&self) {
         let mut redis = self.redis.get_multiplexed_async_connection().await.unwrap();
         let mut last = (1, 1, 1);
         let quiet = async {
             loop {
-                let length: i64 = redis::cmd("XLEN")
-                    .arg(self.stream())
-                    .query_async(&mut redis)
-                    .await
-                    .unwrap();
-                let pending: redis::streams::StreamPendingReply = redis::cmd("XPENDING")
-                    .arg(self.stream())
-                    .arg("workers")
-                    .query_async(&mut redis)
-                    .await
-                    .unwrap();
-                last = (
-                    length,
-                    pending.count(),
-                    usize::try_from(self.count("outbox").await).unwrap(),
-                );
+                let (mut length, mut pending) = (0, 0);
+                for stream in self.streams() {
+                    length += redis::cmd("XLEN")
+                        .arg(&stream)
+                        .query_async::<i64>(&mut redis)
+                        .await
+                        .unwrap();
+                    // None before anyone read it, or just after a wipe.
+                    let read: redis::RedisResult<redis::streams::StreamPendingReply> = redis::cmd("XPENDING")
+                        .arg(&stream)
+                        .arg("workers")
+                        .query_async(&mut redis)
+                        .await;
+                    match read {
+                        Ok(read) => pending += read.count(),
+                        Err(error) => assert_eq!(error.code(), Some("NOGROUP"), "{error}"),
+                    }
+                }
+                let outbox = usize::try_from(self.count("outbox").await).unwrap();
+                last = (length, pending, outbox);
                 if last == (0, 0, 0) {
                     return;
                 }
@@ -428,7 +450,7 @@ impl Stage {
             }
         };
         let waited = tokio::time::timeout(PATIENCE, quiet).await;
-        assert!(waited.is_ok(), "left in stream, pending, outbox: {last:?}");
+        assert!(waited.is_ok(), "left in streams, pending, outbox: {last:?}");
     }
 }
 

@@ -21,6 +21,11 @@ pub(crate) fn shown_by(flaw: Flaw) -> (Scenario, &'static str) {
         keyed: true,
         ..two_workers
     };
+    let one_slot = Scenario {
+        jobs: 2,
+        cap: Some(1),
+        ..two_workers
+    };
     match flaw {
         Flaw::WritesUnfenced => (two_workers, rules::DEAD_WRITE),
         Flaw::StolenEarly => (two_workers, rules::STOLEN_EARLY),
@@ -59,6 +64,15 @@ pub(crate) fn shown_by(flaw: Flaw) -> (Scenario, &'static str) {
         ),
         Flaw::FinishedClaimed => (two_workers, rules::FINISHED_CHANGED),
         Flaw::NoSweeper => (two_workers, rules::STUCK),
+        Flaw::SlotNotLookedAt => (one_slot, rules::CAP_EXCEEDED),
+        Flaw::SlotKept | Flaw::NobodyInLineWoken => (
+            Scenario {
+                faults: 0,
+                ..one_slot
+            },
+            rules::STUCK,
+        ),
+        Flaw::TheftNeedsRoom => (Scenario { jobs: 1, ..one_slot }, rules::STUCK),
         Flaw::NobodyWoken => (Scenario { faults: 0, ..one_key }, rules::STUCK),
     }
 }

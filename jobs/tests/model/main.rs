@@ -23,6 +23,9 @@ const PLAIN: Scenario = Scenario {
     workers: 1,
     jobs: 1,
     keyed: false,
+    keyless: 0,
+    scopes: 1,
+    cap: None,
     steps: 1,
     pivot: None,
     limit: 2,
@@ -141,6 +144,81 @@ fn two_jobs_without_a_key_do_not_mind_each_other() {
         ..PLAIN
     };
     holds("two jobs without a key", &scenario);
+}
+
+#[test]
+fn two_jobs_share_the_one_slot_of_their_scope() {
+    let scenario = Scenario {
+        workers: 2,
+        jobs: 2,
+        cap: Some(1),
+        lease: 1,
+        faults: 1,
+        cancels: true,
+        revivals: 1,
+        ..PLAIN
+    };
+    holds("two jobs of one slot", &scenario);
+}
+
+#[test]
+fn a_scope_that_is_full_holds_up_no_other_scope() {
+    let scenario = Scenario {
+        workers: 2,
+        jobs: 3,
+        scopes: 2,
+        cap: Some(1),
+        limit: 1,
+        lease: 1,
+        cancels: true,
+        ..PLAIN
+    };
+    holds("three jobs of two scopes with a slot each", &scenario);
+}
+
+#[test]
+fn a_key_and_a_slot_together_hold_up_nobody_for_ever() {
+    let scenario = Scenario {
+        workers: 2,
+        jobs: 2,
+        keyed: true,
+        cap: Some(1),
+        lease: 1,
+        faults: 2,
+        ..PLAIN
+    };
+    holds("two jobs of one key and one slot", &scenario);
+}
+
+#[test]
+fn a_job_that_began_keeps_its_key_while_it_waits_for_a_slot() {
+    let scenario = Scenario {
+        workers: 2,
+        jobs: 2,
+        keyed: true,
+        keyless: 1,
+        cap: Some(1),
+        lease: 1,
+        faults: 1,
+        cancels: true,
+        ..PLAIN
+    };
+    holds("a keyed and a keyless job of one slot", &scenario);
+}
+
+#[test]
+fn a_key_goes_over_two_scopes_with_a_slot_each() {
+    let scenario = Scenario {
+        workers: 2,
+        jobs: 3,
+        keyed: true,
+        scopes: 2,
+        cap: Some(1),
+        limit: 1,
+        lease: 1,
+        ..PLAIN
+    };
+    holds("three jobs of one key and two scopes", &scenario);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What may happen next, whoever does it.
 
-use jobs::protocol::CancelVerdict;
+use jobs::protocol::{CancelVerdict, Room};
 
 use crate::{
     work::{self, Broken},
@@ -43,6 +43,9 @@ pub(crate) enum Move {
         worker: usize,
     },
     Block {
+        worker: usize,
+    },
+    Queue {
         worker: usize,
     },
     Renew {
@@ -134,6 +137,9 @@ pub(crate) fn moves(scenario: &Scenario, world: &World) -> Vec<Step> {
             Worker::Blocking(_) => moves.add(Move::Block { worker }, Nature::Fair, |_, world| {
                 Ok(work::block(world, worker))
             }),
+            Worker::Queueing(_) => moves.add(Move::Queue { worker }, Nature::Fair, |scenario, world| {
+                Ok(work::queue(scenario, world, worker))
+            }),
             Worker::Holding(_) => moves.hold(worker),
         }
     }
@@ -205,8 +211,12 @@ impl Moves<'_> {
             let stale = world.jobs[job].row.state == jobs::entity::job::JobState::Leased
                 || world.jobs.iter().all(|job| job.unread == 0);
             let behind = world.behind(job) || scenario.flaw == Some(Flaw::NobodyWoken);
+            let room = match scenario.flaw {
+                Some(Flaw::NobodyInLineWoken) => Room::Full,
+                _ => world.room(scenario, job),
+            };
             let job = &mut world.jobs[job];
-            let swept = !job.outbox && job.row.sweep(job.due_in == 0, stale, behind);
+            let swept = !job.outbox && job.row.sweep(job.due_in == 0, stale, behind, room);
             job.outbox |= swept;
             Ok(swept)
         });
@@ -220,8 +230,9 @@ impl Moves<'_> {
             if !scenario.cancels || row.cancel_requested {
                 return Ok(false);
             }
+            let ready = row.state == jobs::entity::job::JobState::Ready;
             match row.cancel() {
-                CancelVerdict::End => work::over(scenario, world, job, work::CANCELLED),
+                CancelVerdict::End => work::over(scenario, world, job, work::CANCELLED, ready),
                 CancelVerdict::Ask => {
                     if row.nudge(*due_in == 0) {
                         (*due_in, *outbox) = (0, true);

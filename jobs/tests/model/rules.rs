@@ -11,6 +11,7 @@ pub(crate) const DEAD_WRITE: &str = "a dead epoch wrote";
 pub(crate) const STOLEN_EARLY: &str = "a lease was stolen before it ended";
 pub(crate) const TWO_LIVE: &str = "two workers hold one job under a live epoch";
 pub(crate) const KEY_SHARED: &str = "a job was claimed while another one has its key";
+pub(crate) const CAP_EXCEEDED: &str = "more jobs of a scope run than may";
 pub(crate) const TRIED_TOO_OFTEN: &str = "a step was begun after too many claims that persisted nothing";
 pub(crate) const PIVOT_UNDONE: &str = "a job past its pivot undoes";
 pub(crate) const CANCEL_LOST: &str = "a cancel that was accepted came to nothing";
@@ -26,6 +27,14 @@ pub(crate) fn broken(scenario: &Scenario, world: &World) -> Option<&'static str>
         return Some(KEY_SHARED);
     }
     for (id, job) in world.jobs.iter().enumerate() {
+        if let Some(cap) = scenario.cap {
+            let running = world
+                .scope(scenario, id)
+                .filter(|other| world.jobs[*other].truth.lease.is_some());
+            if running.count() > usize::from(cap) {
+                return Some(CAP_EXCEEDED);
+            }
+        }
         let live = world.workers.iter().filter(
             |worker| matches!(worker, Worker::Holding(hold) if hold.job == id && job.row.is_held_under(hold.epoch)),
         );
@@ -44,6 +53,7 @@ fn broken_by(scenario: &Scenario, Job { row, truth, .. }: &Job) -> Option<&'stat
         state,
         keyed,
         holds_key,
+        in_line,
         pivoted,
         ending,
         position,
@@ -58,7 +68,9 @@ fn broken_by(scenario: &Scenario, Job { row, truth, .. }: &Job) -> Option<&'stat
         return Some(CANCEL_LOST);
     }
     // The table's own checks.
-    if holds_key && !(keyed && matches!(state, JobState::Ready | JobState::Leased)) {
+    let may_hold =
+        matches!(state, JobState::Ready | JobState::Leased) || state == JobState::Blocked && in_line;
+    if holds_key && !(keyed && may_hold) {
         return Some(ROW);
     }
     match truth.ended {

@@ -62,10 +62,12 @@ proptest! {
     #[test]
     fn long_walks_break_no_rule_and_every_job_ends_after_them(
         keyed in any::<bool>(),
+        scopes in 1..=2_usize,
+        cap in prop::option::of(1..=2_u16),
         pivot in prop::option::of(0..4),
         choices in prop::collection::vec(any::<u16>(), 50..400),
     ) {
-        let scenario = Scenario { keyed, pivot, ..LARGE };
+        let scenario = Scenario { keyed, scopes, cap, pivot, ..LARGE };
         let world = walk(&scenario, &choices);
         rest(&scenario, world);
     }

@@ -3,7 +3,8 @@
 use jobs::{
     entity::job::{Ending, JobState},
     protocol::{
-        AfterError, ClaimVerdict, Course, Finish, Row, Standing, Written, after_error, course, end_again,
+        AfterError, ClaimVerdict, Course, Finish, Room, Row, Standing, Written, after_error, course,
+        end_again,
     },
 };
 
@@ -24,6 +25,10 @@ pub(crate) fn claim(scenario: &Scenario, world: &mut World, worker: usize) -> Re
         return Ok(false);
     };
     let behind = world.behind(id) && scenario.flaw != Some(Flaw::KeyNotLookedAt);
+    let room = match scenario.flaw {
+        Some(Flaw::SlotNotLookedAt) => Room::Open,
+        _ => world.room(scenario, id),
+    };
     let key_is_free = (0..world.jobs.len()).all(|other| other == id || !world.jobs[other].truth.has_key);
     let job = &mut world.jobs[id];
     let (before, ended) = (job.row, job.due_in == 0);
@@ -32,13 +37,21 @@ pub(crate) fn claim(scenario: &Scenario, world: &mut World, worker: usize) -> Re
     }
     let stolen = before.state == JobState::Leased;
     let early = stolen && scenario.flaw == Some(Flaw::StolenEarly);
-    match job.row.claim(ended || early, behind) {
+    if scenario.flaw == Some(Flaw::TheftNeedsRoom) && stolen && room == Room::Full {
+        world.workers[worker] = Worker::Idle;
+        return Ok(false);
+    }
+    match job.row.claim(ended || early, behind, room) {
         ClaimVerdict::Over | ClaimVerdict::Duplicate => {
             world.workers[worker] = Worker::Idle;
             return Ok(false);
         }
         ClaimVerdict::KeyTaken => {
             world.workers[worker] = Worker::Blocking(id);
+            return Ok(false);
+        }
+        ClaimVerdict::SlotTaken => {
+            world.workers[worker] = Worker::Queueing(id);
             return Ok(false);
         }
         ClaimVerdict::Take => {}
@@ -100,6 +113,20 @@ pub(crate) fn block(world: &mut World, worker: usize) -> bool {
     true
 }
 
+/// A worker that found no slot puts the job in line for one, or looks again.
+pub(crate) fn queue(scenario: &Scenario, world: &mut World, worker: usize) -> bool {
+    let Worker::Queueing(id) = world.workers[worker] else {
+        return false;
+    };
+    let room = world.room(scenario, id);
+    world.workers[worker] = if world.jobs[id].row.queue(room) {
+        Worker::Idle
+    } else {
+        Worker::Reading(id)
+    };
+    true
+}
+
 /// The heartbeat. False: nothing new.
 pub(crate) fn renew(scenario: &Scenario, world: &mut World, worker: usize) -> bool {
     let Worker::Holding(hold) = &mut world.workers[worker] else {
@@ -118,8 +145,10 @@ pub(crate) fn renew(scenario: &Scenario, world: &mut World, worker: usize) -> bo
 
 /// A worker is no more at its job, for whatever reason: its entry stays where it is.
 pub(crate) fn lose(world: &mut World, worker: usize) -> bool {
-    let (Worker::Reading(id) | Worker::Blocking(id) | Worker::Holding(Hold { job: id, .. })) =
-        world.workers[worker]
+    let (Worker::Reading(id)
+    | Worker::Blocking(id)
+    | Worker::Queueing(id)
+    | Worker::Holding(Hold { job: id, .. })) = world.workers[worker]
     else {
         return false;
     };
@@ -128,18 +157,40 @@ pub(crate) fn lose(world: &mut World, worker: usize) -> bool {
     true
 }
 
-/// A job is over: its lease ends, and who waits for its key is told.
-pub(crate) fn over(scenario: &Scenario, world: &mut World, id: usize, how: Finish) {
+/// A job is over: its lease ends, and who waits for its key, or for the slot that it had or was woken for, is told.
+pub(crate) fn over(scenario: &Scenario, world: &mut World, id: usize, how: Finish, slot: bool) {
     let truth = &mut world.jobs[id].truth;
     (truth.lease, truth.has_key, truth.ended) = (None, false, Some(how));
-    if !scenario.keyed || scenario.flaw == Some(Flaw::NobodyWoken) {
+    if world.jobs[id].row.keyed && scenario.flaw != Some(Flaw::NobodyWoken) {
+        let waiter = (0..world.jobs.len()).find(|other| {
+            let row = &world.jobs[*other].row;
+            row.keyed && row.state == JobState::Blocked
+        });
+        wake(world, waiter);
+    }
+    if slot {
+        slot_freed(scenario, world, id);
+    }
+}
+
+/// The first in line of a job's scope is told that its slot came free.
+fn slot_freed(scenario: &Scenario, world: &mut World, id: usize) {
+    if scenario.cap.is_none() || scenario.flaw == Some(Flaw::NobodyInLineWoken) {
         return;
     }
-    let mut waiters = world.jobs.iter_mut();
-    if let Some(first) = waiters.find(|job| job.row.state == JobState::Blocked)
-        && first.row.wake()
+    let mut scope = world.scope(scenario, id);
+    let first = scope.find(|other| {
+        let row = &world.jobs[*other].row;
+        row.state == JobState::Blocked && row.in_line
+    });
+    wake(world, first);
+}
+
+fn wake(world: &mut World, waiter: Option<usize>) {
+    if let Some(waiter) = waiter
+        && world.jobs[waiter].row.wake()
     {
-        (first.due_in, first.outbox) = (0, true);
+        (world.jobs[waiter].due_in, world.jobs[waiter].outbox) = (0, true);
     }
 }
 
@@ -158,6 +209,7 @@ pub(crate) fn leave(scenario: &Scenario, world: &mut World, worker: usize) -> Re
         (job.due_in, job.outbox) = (0, true);
         job.truth.lease = None;
         job.truth.barren = (job.truth.barren - 1).max(0);
+        slot_freed(scenario, world, hold.job);
     }
     // Its entry is acknowledged either way.
     world.workers[worker] = Worker::Idle;
@@ -377,6 +429,10 @@ impl<'a> Hand<'a> {
         if heard && cancelled && job.row.nudge(false) {
             (job.due_in, job.outbox) = (0, true);
         }
+        // A statement of its own: one whose answer is lost leaves it to the sweeper.
+        if heard {
+            slot_freed(self.scenario, self.world, self.hold.job);
+        }
         self.left()
     }
 
@@ -410,7 +466,8 @@ impl<'a> Hand<'a> {
             .write_first(|row, epoch| despite_cancel(row, over_cancel, |row| row.finish(epoch, how, last)))?
         {
             Written::Done => {
-                over(self.scenario, self.world, self.hold.job, how);
+                self.world.jobs[self.hold.job].row.slot |= self.scenario.flaw == Some(Flaw::SlotKept);
+                over(self.scenario, self.world, self.hold.job, how, true);
                 self.left()
             }
             Written::CancelledFirst if last.is_some() => {

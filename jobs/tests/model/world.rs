@@ -2,7 +2,7 @@
 
 use jobs::{
     entity::job::Ending,
-    protocol::{Finish, Row, Standing, Turn, ahead},
+    protocol::{Finish, Room, Row, Standing, Turn, ahead, ahead_in_line, room},
 };
 
 /// Ticks that a failed job waits.
@@ -15,8 +15,13 @@ pub(crate) const ENTRIES: u8 = 2;
 pub(crate) struct Scenario {
     pub(crate) workers: usize,
     pub(crate) jobs: usize,
-    /// All jobs have one serial key.
+    /// All jobs have one serial key, but the first so many.
     pub(crate) keyed: bool,
+    pub(crate) keyless: usize,
+    /// That the jobs belong to, each to the next.
+    pub(crate) scopes: usize,
+    /// Jobs of a scope that run at a time.
+    pub(crate) cap: Option<u16>,
     pub(crate) steps: i32,
     /// From the start of which on a job only goes forward.
     pub(crate) pivot: Option<i32>,
@@ -59,10 +64,18 @@ pub(crate) enum Flaw {
     NoSweeper,
     /// Nobody tells who waits for a key that it came free.
     NobodyWoken,
+    /// A claim does not look how many of the scope run.
+    SlotNotLookedAt,
+    /// A job that is over keeps its slot.
+    SlotKept,
+    /// A thief must find another free slot than the one that the job has.
+    TheftNeedsRoom,
+    /// Nobody tells who is in line that a slot came free.
+    NobodyInLineWoken,
 }
 
 impl Flaw {
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::WritesUnfenced,
         Self::StolenEarly,
         Self::StolenUnderOneEpoch,
@@ -75,6 +88,10 @@ impl Flaw {
         Self::FinishedClaimed,
         Self::NoSweeper,
         Self::NobodyWoken,
+        Self::SlotNotLookedAt,
+        Self::SlotKept,
+        Self::TheftNeedsRoom,
+        Self::NobodyInLineWoken,
     ];
 }
 
@@ -116,6 +133,8 @@ pub(crate) enum Worker {
     Reading(usize),
     /// It found the job's key taken.
     Blocking(usize),
+    /// It found every slot of the job's scope taken.
+    Queueing(usize),
     Holding(Hold),
 }
 
@@ -208,8 +227,8 @@ pub(crate) struct World {
 impl World {
     /// All jobs enqueued, nobody at work yet.
     pub(crate) fn new(scenario: &Scenario) -> Self {
-        let job = Job {
-            row: Row::new(scenario.keyed),
+        let job = |id| Job {
+            row: Row::new(scenario.keyed && id >= scenario.keyless),
             due_in: 0,
             outbox: true,
             unread: 0,
@@ -218,21 +237,47 @@ impl World {
             truth: Truth::default(),
         };
         Self {
-            jobs: vec![job; scenario.jobs],
+            jobs: (0..scenario.jobs).map(job).collect(),
             workers: vec![Worker::Idle; scenario.workers],
             faults: scenario.faults,
         }
     }
 
+    fn turn(&self, id: usize) -> Turn {
+        let Job { row, due_in, .. } = &self.jobs[id];
+        Turn {
+            id: id as u128,
+            state: row.state,
+            holds_key: row.holds_key,
+            in_line: row.in_line,
+            due: *due_in == 0,
+        }
+    }
+
     /// Whether another job of the key has its turn before this one.
     pub(crate) fn behind(&self, id: usize) -> bool {
-        let turn = |other: usize| Turn {
-            id: other as u128,
-            state: self.jobs[other].row.state,
-            holds_key: self.jobs[other].row.holds_key,
-            due: self.jobs[other].due_in == 0,
-        };
-        self.jobs[id].row.keyed && (0..self.jobs.len()).any(|other| ahead(&turn(other), id as u128))
+        let keyed = |other: &usize| self.jobs[*other].row.keyed;
+        keyed(&id)
+            && (0..self.jobs.len())
+                .filter(keyed)
+                .any(|other| ahead(&self.turn(other), id as u128))
+    }
+
+    /// The jobs of a job's scope, itself included.
+    pub(crate) fn scope(&self, scenario: &Scenario, id: usize) -> impl Iterator<Item = usize> + use<> {
+        let scopes = scenario.scopes;
+        (0..self.jobs.len()).filter(move |other| other % scopes == id % scopes)
+    }
+
+    /// Whether a job's scope has room for it.
+    pub(crate) fn room(&self, scenario: &Scenario, id: usize) -> Room {
+        let held = self
+            .scope(scenario, id)
+            .filter(|other| self.jobs[*other].row.slot);
+        let ahead = self
+            .scope(scenario, id)
+            .filter(|other| ahead_in_line(&self.turn(*other), id as u128));
+        room(scenario.cap, held.count(), ahead.count())
     }
 
     /// The worker that has this lease, if it is still at it.
