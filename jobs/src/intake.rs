@@ -74,9 +74,13 @@ impl<'a> Intake<'a> {
             self.in_a_row = 0;
             found = self.up_to(1, Priority::Scheduled).await?;
         }
-        let interactive = self.up_to(free - found.len(), Priority::Interactive).await?;
-        self.in_a_row += interactive.len();
-        found.extend(interactive);
+        match self.up_to(free - found.len(), Priority::Interactive).await {
+            Ok(interactive) => found.extend(interactive),
+            Err(error) => {
+                self.kept.extend(found);
+                return Err(error);
+            }
+        }
         found.extend(self.unkeep(free - found.len(), Priority::Scheduled));
         if found.is_empty() {
             found = self.wait(free, shutdown).await?;
@@ -84,6 +88,10 @@ impl<'a> Intake<'a> {
                 self.kept.extend(found.drain(free..));
             }
         }
+        let interactive = found
+            .iter()
+            .filter(|entry| entry.id.stream == Priority::Interactive);
+        self.in_a_row += interactive.count();
         Ok(found)
     }
 

@@ -205,22 +205,29 @@ impl Worker {
         while !shutdown.is_cancelled() {
             while jobs.try_join_next().is_some() {}
             let mut free: Vec<_> = iter::from_fn(|| Arc::clone(&permits).try_acquire_owned().ok()).collect();
-            let round = if free.is_empty() && self.options.scope_cap.is_some() {
-                intake.look_ahead(hand, &permits).await.map(|()| Vec::new())
-            } else if free.is_empty() {
-                Ok(Vec::new())
-            } else {
-                intake.next(free.len(), shutdown).await
-            };
-            match round {
-                Ok(entries) if shutdown.is_cancelled() => hand.give_back(entries).await,
-                Ok(entries) => {
-                    wait = Duration::from_millis(100);
+            let mut round = Ok(());
+            if !free.is_empty() {
+                match intake.next(free.len(), shutdown).await {
+                    Ok(entries) if shutdown.is_cancelled() => hand.give_back(entries).await,
                     // No more entries than permits: that many were asked for.
-                    for (entry, permit) in entries.into_iter().zip(free.drain(..)) {
-                        jobs.spawn(Arc::clone(hand).handle(entry, permit));
+                    Ok(entries) => {
+                        for (entry, permit) in entries.into_iter().zip(free.drain(..)) {
+                            jobs.spawn(Arc::clone(hand).handle(entry, permit));
+                        }
                     }
+                    Err(error) => round = Err(error),
                 }
+            }
+            drop(free);
+            if permits.available_permits() == 0 {
+                if round.is_ok() && self.options.scope_cap.is_some() {
+                    round = intake.look_ahead(hand, &permits).await;
+                }
+                let one = tokio::time::timeout(LOOK_AHEAD_EVERY, permits.acquire());
+                drop(shutdown.run_until_cancelled(one).await);
+            }
+            match round {
+                Ok(()) => wait = Duration::from_millis(100),
                 Err(error) => {
                     tracing::warn!(
                         error = chain(&error),
@@ -230,11 +237,6 @@ impl Worker {
                     shutdown.run_until_cancelled(tokio::time::sleep(wait)).await;
                     wait = (wait * 2).min(Duration::from_secs(2));
                 }
-            }
-            drop(free);
-            if permits.available_permits() == 0 {
-                let one = tokio::time::timeout(LOOK_AHEAD_EVERY, permits.acquire());
-                drop(shutdown.run_until_cancelled(one).await);
             }
         }
         hand.give_back(intake.leftovers()).await;

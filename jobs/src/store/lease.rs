@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{
     all, execute,
-    line::{ahead, before, held, in_line, open, place, queue},
+    line::{ahead, before, held, in_line, limits, open, place, queue},
     one, state_of,
 };
 use crate::{
@@ -82,7 +82,10 @@ const CLAIM: &str = concat!(
         WHERE NOT EXISTS (SELECT FROM jobs h WHERE h.scope = o.scope AND h.state = 'leased' AND h.slot = n)
         ORDER BY random() LIMIT 1
     ) END AS slot
-    FROM jobs j JOIN operations o ON o.id = j.operation_id LEFT JOIN job_limits l ON true WHERE j.operation_id = $1
+    FROM jobs j JOIN operations o ON o.id = j.operation_id LEFT JOIN ",
+    limits!(),
+    " ON true
+    WHERE j.operation_id = $1
 ), claimed AS (
     UPDATE jobs j
     SET state = 'leased', lease_epoch = j.lease_epoch + 1, lease_owner = $2, attempts = j.attempts + 1,
@@ -121,7 +124,10 @@ const LOOK: &str = concat!(
     ") AS key_taken, l.scope_cap IS NOT NULL AS bounded, CASE WHEN l.scope_cap IS NOT NULL THEN ",
     open!(),
     " <= 0 ELSE false END AS full
-     FROM jobs j JOIN operations o ON o.id = j.operation_id LEFT JOIN job_limits l ON true WHERE j.operation_id = $1"
+     FROM jobs j JOIN operations o ON o.id = j.operation_id LEFT JOIN ",
+    limits!(),
+    " ON true
+     WHERE j.operation_id = $1"
 );
 
 /// What became of a job that this worker did not take.

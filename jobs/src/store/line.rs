@@ -61,6 +61,15 @@ macro_rules! before {
 }
 pub(super) use before;
 
+/// The limits, one row or none. The planner takes a small table that was never analyzed for a large one, and would compile
+/// each claim.
+macro_rules! limits {
+    () => {
+        "(SELECT scope_cap FROM job_limits LIMIT 1) l"
+    };
+}
+pub(super) use limits;
+
 /// How many slots are held in a scope.
 macro_rules! held {
     ($scope:literal) => {
@@ -106,8 +115,9 @@ pub(super) async fn queue(db: &impl ConnectionTrait, id: Uuid) -> Result<bool, D
             ORDER BY h.state = 'leased' DESC, random() LIMIT 1 FOR SHARE OF h
         )
         UPDATE jobs j SET state = 'blocked', in_line = true, scope = o.scope
-        FROM holder, operations o, job_limits l
-        WHERE j.operation_id = $1 AND o.id = j.operation_id AND j.state = 'ready' AND ",
+        FROM holder, operations o, ",
+        limits!(),
+        " WHERE j.operation_id = $1 AND o.id = j.operation_id AND j.state = 'ready' AND ",
         open!(),
         " <= 0"
     );

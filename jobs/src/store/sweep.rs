@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{
     all, execute,
-    line::{ahead, held, in_line, place},
+    line::{ahead, held, in_line, limits, place},
     one,
 };
 use crate::entity::job::Priority;
@@ -100,7 +100,9 @@ pub(crate) async fn sweep(
             -- As many of each line as slots are free; those of them that were woken already have an entry.
             SELECT w.operation_id FROM turn
             CROSS JOIN (SELECT DISTINCT scope FROM jobs h WHERE h.in_line AND h.state = 'blocked') s
-            LEFT JOIN job_limits l ON true
+            LEFT JOIN ",
+        limits!(),
+        " ON true
             CROSS JOIN LATERAL (
                 SELECT h.operation_id, h.state FROM jobs h WHERE h.scope = s.scope AND ",
         in_line!(),

@@ -48,6 +48,19 @@ impl Stage {
         ids
     }
 
+    /// One job that does this in a step, and two that wait for its slot.
+    async fn one_and_two_in_line(&self, step: &str, act: Act) -> [Uuid; 3] {
+        self.world.order(step, [act]);
+        let first = self.enqueue(trip(Uuid::nil())).await.id;
+        self.world.until(step).await;
+        let mut ids = [first; 3];
+        for id in &mut ids[1..] {
+            *id = self.enqueue(trip(Uuid::nil())).await.id;
+            self.job_until(*id, "in line", in_line).await;
+        }
+        ids
+    }
+
     /// The most jobs of one scope that run at this moment.
     async fn most_running(&self) -> i64 {
         const MOST: &str = "
@@ -160,11 +173,9 @@ async fn who_is_in_line_is_woken_when_a_slot_comes_free() {
     let stage = Stage::new().await;
     // No sweeper: the end of the first wakes the second.
     let parts = [stage.relay(), stage.capped_worker(1, 4)];
-    stage.world.order("a", [Act::Sleep(Duration::from_millis(500))]);
-    let ids = stage.trips(3, Uuid::nil()).await;
-    for id in &ids[1..] {
-        stage.job_until(*id, "in line", in_line).await;
-    }
+    let ids = stage
+        .one_and_two_in_line("a", Act::Sleep(Duration::from_millis(500)))
+        .await;
     let queued = stage.operation(ids[1]).await;
     assert_eq!((queued.status, queued.attempt), (OperationStatus::Queued, 0));
     for id in &ids {
@@ -188,6 +199,7 @@ async fn a_job_that_waits_for_its_retry_lends_its_slot_and_keeps_its_key() {
         .order("b", [Act::RetryAfter(Duration::from_millis(300))]);
     let keyed = |key: &str| trip(Uuid::nil()).serial(key, WhenBusy::Wait);
     let first = stage.enqueue(keyed("one")).await.id;
+    stage.world.until("a").await;
     let behind = stage.enqueue(keyed("one")).await.id;
     let other = stage.enqueue(keyed("other")).await.id;
     stage.job_until(other, "in line", in_line).await;
@@ -236,12 +248,9 @@ async fn a_killed_worker_s_slot_goes_with_its_job_to_the_heir_and_is_free_after_
 async fn a_cap_that_is_raised_goes_for_those_who_are_in_line_already() {
     let stage = Stage::new().await;
     let parts = [stage.relay(), stage.sweeper()];
-    stage.world.order("b", vec![Act::Hang; 4]);
     let before = stage.capped_worker(1, 8);
-    let ids = stage.trips(3, Uuid::nil()).await;
-    for id in &ids[1..] {
-        stage.job_until(*id, "in line", in_line).await;
-    }
+    stage.one_and_two_in_line("b", Act::Hang).await;
+    stage.world.order("b", vec![Act::Hang; 3]);
     before.end().await;
     let after = stage.capped_worker(3, 8);
     stage
@@ -257,13 +266,11 @@ async fn a_cap_that_is_raised_goes_for_those_who_are_in_line_already() {
 #[tokio::test]
 async fn a_cancelled_job_that_was_woken_leaves_its_turn_to_the_next() {
     let stage = Stage::new().await;
-    stage.world.order("a", [Act::Sleep(Duration::from_millis(500))]);
-    let ids = stage.trips(3, Uuid::nil()).await;
     // Neither a relay that takes the woken one's entry on, nor a sweeper.
     let (relay, worker) = (stage.relay(), stage.capped_worker(1, 4));
-    for id in &ids[1..] {
-        stage.job_until(*id, "in line", in_line).await;
-    }
+    let ids = stage
+        .one_and_two_in_line("a", Act::Sleep(Duration::from_millis(1500)))
+        .await;
     relay.end().await;
     stage
         .job_until(ids[1], "woken", |job| job.state == JobState::Ready)

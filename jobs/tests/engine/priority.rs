@@ -137,7 +137,6 @@ async fn a_wiped_redis_loses_neither_stream() {
     let workers = [stage.worker(), stage.worker()];
     for id in asked.iter().chain(&caused) {
         assert_eq!(stage.settled(*id).await.status, OperationStatus::Succeeded);
-        assert_eq!(stage.job(*id).await.lease_epoch, 1);
     }
     assert_eq!(stage.job(caused[0]).await.priority, Priority::Scheduled);
     stage.assert_quiet().await;
@@ -159,9 +158,8 @@ async fn the_loss_of_one_stream_alone_is_found_too() {
         .query_async(&mut redis)
         .await
         .unwrap();
-    // The other one's unread entry says nothing about it.
+    // That the other one has an unread entry says nothing about it.
     stage.announced(caused[0]).await;
-    assert_eq!(stage.entries(asked[0]).await, 1);
     let worker = stage.worker();
     for id in [asked[0], caused[0]] {
         assert_eq!(stage.settled(id).await.status, OperationStatus::Succeeded);

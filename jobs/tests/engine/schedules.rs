@@ -253,7 +253,10 @@ async fn a_moment_whose_serial_key_is_busy_passes_without_an_operation() {
     let fires = stage.fired(kept.id, 2).await;
     let operation = fires[1].operation_id.expect("the key is free");
     assert_eq!(stage.job(operation).await.serial_key.as_deref(), Some("backup:1"));
-    assert_eq!(stage.job(operation).await.priority, jobs::entity::job::Priority::Scheduled);
+    assert_eq!(
+        stage.job(operation).await.priority,
+        jobs::entity::job::Priority::Scheduled
+    );
     assert_eq!(stage.settled(operation).await.status, OperationStatus::Succeeded);
     for part in parts.into_iter().chain([firing]) {
         part.end().await;
