@@ -79,6 +79,7 @@ pub async fn run(settings: WorkerSettings, mischief: Option<Mischief>) -> Outcom
     let kinds = operations::register(Registry::new(world.clone()))?;
     let mut options = WorkerOptions {
         concurrency,
+        scope_cap: Some(settings.jobs_per_organization),
         names: NAMES,
         ..WorkerOptions::default()
     };
@@ -104,7 +105,7 @@ pub async fn run(settings: WorkerSettings, mischief: Option<Mischief>) -> Outcom
         }
         signal_token.cancel();
     });
-    tracing::info!(metrics = %shared.metrics_listen, concurrency, "the worker is listening");
+    tracing::info!(metrics = %shared.metrics_listen, concurrency, jobs_per_organization = settings.jobs_per_organization, "the worker is listening");
     worker.run(ending.clone()).await;
 
     ending.cancel();

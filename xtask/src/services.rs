@@ -278,6 +278,7 @@ impl Context<'_> {
             "POOL_CAPACITY",
             "POOL_WEB_WORKERS",
             "WORKER_CONCURRENCY",
+            "WORKER_JOBS_PER_ORGANIZATION",
         ] {
             if let Ok(value) = std::env::var(passed) {
                 environment.insert(passed.to_owned(), value);

@@ -2,6 +2,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
+    num::NonZeroU16,
     path::PathBuf,
 };
 
@@ -507,6 +508,8 @@ pub struct WorkerSettings {
     pub edge: EdgeSettings,
     /// Operations that run at the same time.
     pub concurrency: usize,
+    /// Operations of one organization that run at the same time, on all workers together.
+    pub jobs_per_organization: NonZeroU16,
 }
 
 impl WorkerSettings {
@@ -620,6 +623,14 @@ impl WorkerSettings {
             )
             .default("8")
             .parse(|text| text.parse().ok().filter(|count| (1..=64).contains(count)));
+        let jobs_per_organization = reader
+            .setting(
+                "WORKER_JOBS_PER_ORGANIZATION",
+                "1 to 1000",
+                "Operations of one organization that run at the same time, on all workers together; its others wait. The worker that started last decides.",
+            )
+            .default("8")
+            .parse(|text| text.parse().ok().filter(|count: &NonZeroU16| count.get() <= 1000));
         let pools = PoolSettings {
             image: image?,
             uid: uid?,
@@ -632,6 +643,7 @@ impl WorkerSettings {
         let (tenant_database_url, runtime, docker_host, instance) =
             (tenant_database_url?, runtime?, docker_host?, instance?);
         let (filestore_path, edge, concurrency) = (filestore_path?, edge?, concurrency?);
+        let jobs_per_organization = jobs_per_organization?;
         Some(move |shared| Self {
             shared,
             tenant_database_url,
@@ -642,6 +654,7 @@ impl WorkerSettings {
             filestore_path,
             edge,
             concurrency,
+            jobs_per_organization,
         })
     }
 }

@@ -163,13 +163,16 @@ async fn queue() -> Result<Vec<String>> {
             wrong.push(format!("{found} {what}"));
         }
     }
-    let emptied = wait::until(Duration::from_secs(60), "the stream is empty", async || {
+    let emptied = wait::until(Duration::from_secs(60), "the streams are empty", async || {
         let client = redis::Client::open(tests::place::variable("TEST_REDIS_URL"))?;
         let mut redis = client.get_multiplexed_async_connection().await?;
-        let length: u64 = redis::cmd("XLEN")
-            .arg("platform:jobs:stream")
-            .query_async(&mut redis)
-            .await?;
+        let mut length = 0;
+        for stream in ["platform:jobs:stream", "platform:jobs:stream:scheduled"] {
+            length += redis::cmd("XLEN")
+                .arg(stream)
+                .query_async::<u64>(&mut redis)
+                .await?;
+        }
         ensure!(length == 0, "{length} entries");
         Ok(())
     });
