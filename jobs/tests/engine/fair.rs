@@ -174,7 +174,7 @@ async fn who_is_in_line_is_woken_when_a_slot_comes_free() {
     // No sweeper: the end of the first wakes the second.
     let parts = [stage.relay(), stage.capped_worker(1, 4)];
     let ids = stage
-        .one_and_two_in_line("a", Act::Sleep(Duration::from_millis(500)))
+        .one_and_two_in_line("a", Act::Sleep(Duration::from_secs(2)))
         .await;
     let queued = stage.operation(ids[1]).await;
     assert_eq!((queued.status, queued.attempt), (OperationStatus::Queued, 0));
@@ -193,10 +193,12 @@ async fn who_is_in_line_is_woken_when_a_slot_comes_free() {
 async fn a_job_that_waits_for_its_retry_lends_its_slot_and_keeps_its_key() {
     let stage = Stage::new().await;
     let parts = [stage.relay(), stage.sweeper(), stage.capped_worker(1, 4)];
-    stage.world.order("a", [Act::Sleep(Duration::from_millis(500))]);
+    stage.world.order("a", [Act::Sleep(Duration::from_secs(2))]);
     stage
         .world
         .order("b", [Act::RetryAfter(Duration::from_millis(300))]);
+    // Of whoever has the slot while the first one's time comes.
+    stage.world.order("c", [Act::Sleep(Duration::from_secs(1))]);
     let keyed = |key: &str| trip(Uuid::nil()).serial(key, WhenBusy::Wait);
     let first = stage.enqueue(keyed("one")).await.id;
     stage.world.until("a").await;
@@ -204,8 +206,6 @@ async fn a_job_that_waits_for_its_retry_lends_its_slot_and_keeps_its_key() {
     let other = stage.enqueue(keyed("other")).await.id;
     stage.job_until(other, "in line", in_line).await;
     assert!(!stage.job(other).await.holds_key, "it never began");
-    // Whoever has the slot while the first one's time comes.
-    stage.world.order("c", [Act::Sleep(Duration::from_millis(600))]);
     stage
         .job_until(first, "in line with its key", |job| in_line(job) && job.holds_key)
         .await;
@@ -269,7 +269,7 @@ async fn a_cancelled_job_that_was_woken_leaves_its_turn_to_the_next() {
     // Neither a relay that takes the woken one's entry on, nor a sweeper.
     let (relay, worker) = (stage.relay(), stage.capped_worker(1, 4));
     let ids = stage
-        .one_and_two_in_line("a", Act::Sleep(Duration::from_millis(1500)))
+        .one_and_two_in_line("a", Act::Sleep(Duration::from_secs(3)))
         .await;
     relay.end().await;
     stage

@@ -101,7 +101,7 @@ async fn in_line_for_a_slot_people_come_first_too() {
     let stage = Stage::new().await;
     let relay = stage.relay();
     let worker = stage.worker_with(stage.registry(), stage.capped(1, 4));
-    stage.world.order("a", [Act::Sleep(Duration::from_millis(500))]);
+    stage.world.order("a", [Act::Sleep(Duration::from_secs(2))]);
     let first = stage.enqueue(trip()).await.id;
     stage.world.until("a").await;
     let caused = stage.enqueue(trip().scheduled()).await.id;
