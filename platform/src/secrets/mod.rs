@@ -25,6 +25,7 @@ use sea_orm::{
     QuerySelect as _,
 };
 use secrecy::SecretSlice;
+pub use stored::columns;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 

@@ -87,3 +87,16 @@ async fn in_time<T>(call: impl Future<Output = Result<T, KeyError>>) -> Result<T
         Err(KeyError::Refused(why)) => Err(Error::Internal(why)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_provider_that_is_away_is_told_from_one_that_refuses() {
+        let away = in_time(async { Err::<(), _>(KeyError::Unavailable("busy".to_owned())) }).await;
+        assert!(matches!(away, Err(Error::Unavailable { .. })), "{away:?}");
+        let refuses = in_time(async { Err::<(), _>(KeyError::Refused("another key".to_owned())) }).await;
+        assert!(matches!(refuses, Err(Error::Internal(why)) if why == "another key"));
+    }
+}

@@ -55,6 +55,11 @@ pub(super) const PLACES: [Place; 4] = [
     },
 ];
 
+/// Tables and columns of all sealed secrets.
+pub fn columns() -> impl Iterator<Item = (&'static str, &'static str)> {
+    PLACES.iter().map(|place| (place.table, place.column))
+}
+
 impl Place {
     /// Every secret of this place.
     pub(super) async fn all(&self, connection: &impl ConnectionTrait) -> Result<Vec<Found>, DbErr> {
