@@ -210,6 +210,13 @@ async fn a_lost_control_plane_is_restored_while_its_tenants_serve() -> Result<()
         "{}",
         stream.text
     );
+    // It may also take the place of one that is there.
+    let replace = ["restore-control", file, "--replace", with[0], with[1]];
+    succeeds(&replace).await?;
+    succeeds(&["up"]).await?;
+    let owner = Api::owner().await?;
+    owner.succeeded(&unborn.operation).await?;
+    tenant.read().await?.expect(200)?;
     visits.end().await?;
     assert_eq!(forge::master_key_text()?, master);
     for tenant in [tenant, unborn] {

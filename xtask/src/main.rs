@@ -6,6 +6,7 @@
 //! fresh machine waits for it: no async runtime, no HTTP library.
 
 mod access;
+mod api;
 mod bench;
 mod build;
 mod control;
@@ -82,6 +83,12 @@ enum Command {
         /// Name of a service, as `status` lists them
         name: String,
     },
+    /// Runs a command of `odoo-saas-api`, such as `rotate-data-key`, with the settings of the api that runs
+    Api {
+        /// The command
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        words: Vec<String>,
+    },
     /// Backs up the control plane's database and keys into one encrypted file, while everything runs
     BackupControl(control::Target),
     /// Makes the control plane of a backup; tenants' data stays as it is
@@ -139,6 +146,7 @@ fn main() -> std::process::ExitCode {
         Command::Release { name } => {
             Instance::chosen().and_then(|instance| status::release(&instance, &name))
         }
+        Command::Api { words } => Instance::chosen().and_then(|instance| api::command(&instance, &words)),
         Command::BackupControl(target) => {
             Instance::chosen().and_then(|instance| control::backup(&instance, &target))
         }

@@ -12,10 +12,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
+use nix::fcntl::{Flock, FlockArg};
 
 pub(crate) use self::backup::command as backup;
 pub(crate) use self::restore::{command as restore, demand_whole};
-use crate::instance::Instance;
+use crate::files;
+use crate::instance::{Instance, state_root};
 use crate::screen::Failure;
 
 /// A backup and what opens it.
@@ -47,28 +49,36 @@ impl Target {
     }
 }
 
-/// A folder for what is not encrypted, beside the state folder, that goes with it.
-struct Workshop(PathBuf);
+/// A folder for what is not encrypted, beside the state folder. It is removed in the end.
+struct Workshop {
+    path: PathBuf,
+    _held: Flock<fs::File>,
+}
 
 impl Workshop {
     fn open(instance: &Instance, name: &str) -> Result<Self> {
         let path = instance.state.with_extension(name);
-        // A run that was killed left it.
-        crate::files::remove_tree(&path)?;
-        crate::files::directory(&crate::instance::state_root()?, 0o755, None)?;
-        crate::files::directory(&path, 0o700, None)?;
-        Ok(Self(path))
+        files::directory(&state_root()?, 0o755, None)?;
+        files::directory(&path, 0o700, None)?;
+        let Ok(held) = Flock::lock(fs::File::open(&path)?, FlockArg::LockExclusiveNonblock) else {
+            bail!("another run of this command works in {}", path.display());
+        };
+        // A run that was killed left them.
+        for entry in fs::read_dir(&path)? {
+            fs::remove_file(entry?.path())?;
+        }
+        Ok(Self { path, _held: held })
     }
 
     fn path(&self) -> &Path {
-        &self.0
+        &self.path
     }
 }
 
 impl Drop for Workshop {
     fn drop(&mut self) {
         // The next run removes what this can't.
-        crate::files::remove_tree(&self.0).ok();
+        files::remove_tree(&self.path).ok();
     }
 }
 
