@@ -35,7 +35,7 @@ pub struct Wrapped {
     pub bytes: Vec<u8>,
 }
 
-/// Wraps and unwraps data keys. Whoever asks sets the deadline: see [`wrap`] and [`unwrap`].
+/// Wraps and unwraps data keys. Whoever asks sets the deadline, so that no provider can forget it.
 #[async_trait]
 pub trait KeyEncryption: std::fmt::Debug + Send + Sync {
     /// The name of the key that wraps from now on. Never the key itself, and nothing that tells of it.

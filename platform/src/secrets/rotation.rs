@@ -20,8 +20,8 @@ use super::{
 };
 use crate::error::Error;
 
-/// For how long an old data key is kept at least, though nothing refers to it: longer than any transaction that may have
-/// sealed under it, and than the answer of a database that was restored to a moment shortly before.
+/// For how long an old data key is kept at least, though nothing refers to it: far longer than a transaction that sealed
+/// under it may take to be committed.
 const OVERLAP: Duration = Duration::hours(24);
 
 /// Secrets that are read at a time.
