@@ -17,7 +17,7 @@ use crate::instance::Instance;
 use crate::postgres::{self, Postgres};
 use crate::screen::{Failure, say, stage};
 use crate::users::Accounts;
-use crate::{exec, files, interrupt, up};
+use crate::{exec, files, interrupt, supervisor, up};
 
 /// Longest time of filling the database.
 const DEADLINE: Duration = Duration::from_secs(3600);
@@ -72,8 +72,9 @@ pub(crate) fn command(instance: &Instance, target: &Target, replace: bool) -> Re
         say("· the backup is of an instance in another place: its pools' containers are made anew");
     }
     say(&format!(
-        "\nthe control plane is as it was at {} (seconds since 1970), of version {}.\nnext: cargo xtask up",
-        manifest.made_at, manifest.product
+        "\nthe control plane is as it was at {}, of version {}.\nnext: cargo xtask up",
+        supervisor::timestamp(manifest.made_at),
+        manifest.product
     ));
     Ok(ExitCode::SUCCESS)
 }
