@@ -1,8 +1,12 @@
-//! What a process does now and then: it reads the signing keys again, replaces an old one, forgets what is too old.
+//! What a process does now and then: it reads the keys again, replaces old ones, forgets what is too old.
 
 use std::{sync::Arc, time::Duration};
 
-use platform::{Platform, auth::Rotation};
+use platform::{
+    Platform,
+    auth::Rotation,
+    secrets::{DataKeyRotation, Tended},
+};
 use sea_orm::{DatabaseConnection, DbErr};
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +30,8 @@ pub struct Housekeeper {
     pub database: DatabaseConnection,
     /// A signing key that is so old is replaced.
     pub key_age: chrono::Duration,
+    /// A data key that is so old is replaced.
+    pub data_key_age: chrono::Duration,
     /// An operation that ended so long ago is forgotten.
     pub operations_kept: Duration,
 }
@@ -48,7 +54,8 @@ impl Housekeeper {
                 self.forget_and_rotate().await;
             }
         };
-        let work = Box::pin(async { tokio::join!(keys, rest) });
+        let data_keys = self.platform.secrets().keep_reading(ending.clone());
+        let work = Box::pin(async { tokio::join!(keys, data_keys, rest) });
         ending.run_until_cancelled(work).await;
     }
 
@@ -57,6 +64,7 @@ impl Housekeeper {
             platform,
             database,
             key_age,
+            data_key_age,
             operations_kept,
         } = self;
         match platform.forget_old_answers().await {
@@ -78,6 +86,15 @@ impl Housekeeper {
             Ok(false) => {}
             Ok(true) => tracing::info!("a new key will sign access tokens"),
             Err(error) => tracing::warn!(%error, "can't replace the signing key"),
+        }
+        match platform
+            .secrets()
+            .tend(DataKeyRotation::IfOlder(*data_key_age))
+            .await
+        {
+            Ok(done) if done == Tended::default() => {}
+            Ok(done) => tracing::info!(?done, "tended the data keys"),
+            Err(error) => tracing::warn!(%error, "can't tend the data keys"),
         }
     }
 }

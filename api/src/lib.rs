@@ -16,7 +16,7 @@ mod state;
 
 pub use endpoints::table;
 pub use problem::reference as error_reference;
-pub use server::{nudge_reconciler, rotate_signing_key, serve};
+pub use server::{nudge_reconciler, rotate_data_key, rotate_signing_key, serve};
 
 /// `docs/permissions.md`, as it is committed.
 #[must_use]

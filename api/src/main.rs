@@ -13,6 +13,7 @@ const USAGE: &str = "usage: odoo-saas-api [command]\n\n\
   migrate                       bring the database up to date and end\n\
   rotate-signing-key            make a new key that will sign access tokens; nobody is logged out\n\
   rotate-signing-key --at-once  the same, and the old keys' tokens are worth nothing: for a key that became known\n\
+  rotate-data-key               make a new key that seals secrets, and seal again those that are stored\n\
   reconcile                     compare the tables with what is there now; prints the operation that does so\n\
   openapi                       print the OpenAPI document\n\
   errors                        print docs/errors.md\n\
@@ -28,6 +29,7 @@ async fn main() -> ExitCode {
         ["migrate"] => migrate().await,
         ["rotate-signing-key"] => rotate(Rotation::WithOverlap).await,
         ["rotate-signing-key", "--at-once"] => rotate(Rotation::AtOnce).await,
+        ["rotate-data-key"] => rotate_data_key().await,
         ["reconcile"] => reconcile().await,
         ["openapi"] => print(&api::openapi_text()),
         ["errors"] => print(&api::error_reference()),
@@ -73,6 +75,23 @@ async fn rotate(rotation: Rotation) -> Outcome {
                 "a new key will sign in ten minutes; nobody is logged out",
         }
     );
+    Ok(())
+}
+
+async fn rotate_data_key() -> Outcome {
+    let settings = ApiSettings::load()?;
+    telemetry::start_logging(settings.shared.log.format, &settings.shared.log.level);
+    let done = api::rotate_data_key(&settings).await?;
+    println!(
+        "a new data key seals from now on; sealed again under it: {}; wrapped anew under MASTER_KEY: {}",
+        done.resealed, done.rewrapped
+    );
+    if done.stuck > 0 {
+        return Err(format!("{} secrets do not open: the log names them", done.stuck).into());
+    }
+    if settings.shared.master_key_previous.is_some() {
+        println!("MASTER_KEY_PREVIOUS is needed no longer");
+    }
     Ok(())
 }
 

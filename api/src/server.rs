@@ -16,7 +16,7 @@ use platform::{
     },
     limits::RateLimiter,
     reconcile::{self, Nudge},
-    seal::MasterKey,
+    secrets::{DataKeyRotation, MasterKeys, Secrets, Tended},
     settings::ApiSettings,
 };
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
@@ -49,11 +49,12 @@ pub const JOBS_PREFIX: &str = "platform:jobs";
 /// Something that a start needs is not there.
 pub async fn serve(settings: ApiSettings) -> Result<(), Box<dyn std::error::Error>> {
     let shared = &settings.shared;
-    let master = MasterKey::from_base64(&shared.master_key)?;
+    let master_keys = MasterKeys::of(shared)?;
     let database = platform::connect(&shared.database_url, "odoo-saas-api", DATABASE_CONNECTIONS).await?;
+    let secrets = Secrets::prepare(database.clone(), master_keys).await?;
     bootstrap(
         &database,
-        &master,
+        &secrets,
         &Bootstrap {
             email: &settings.bootstrap_email,
             password: settings.bootstrap_password.as_ref(),
@@ -70,8 +71,8 @@ pub async fn serve(settings: ApiSettings) -> Result<(), Box<dyn std::error::Erro
             .set_response_timeout(Some(Duration::from_secs(1)))
             .set_number_of_retries(1),
     )?;
-    let throttle = SignInThrottle::new(redis.clone(), REDIS_PREFIX, &master);
-    let platform = Platform::open(database.clone(), master, shared.domains.clone(), throttle).await?;
+    let throttle = SignInThrottle::new(redis.clone(), REDIS_PREFIX, &secrets).await?;
+    let platform = Platform::open(database.clone(), secrets, shared.domains.clone(), throttle).await?;
 
     let registry = telemetry::registry()?;
     let http_metrics = HttpMetrics::new(&registry)?;
@@ -118,6 +119,7 @@ pub async fn serve(settings: ApiSettings) -> Result<(), Box<dyn std::error::Erro
         platform: platform.clone(),
         database,
         key_age: chrono::Duration::days(settings.signing_key_days.into()),
+        data_key_age: chrono::Duration::days(settings.data_key_days.into()),
         operations_kept: Duration::from_hours(24) * settings.operations_kept_days.into(),
     };
     let token = ending.clone();
@@ -187,11 +189,27 @@ pub async fn rotate_signing_key(
     settings: &ApiSettings,
     rotation: Rotation,
 ) -> Result<(), Box<dyn std::error::Error>> {
-    let shared = &settings.shared;
-    let master = MasterKey::from_base64(&shared.master_key)?;
-    let database = platform::connect(&shared.database_url, "odoo-saas-api", 1).await?;
-    platform::auth::rotation::rotate(&database, &master, rotation).await?;
+    let secrets = prepared_secrets(settings).await?;
+    let database = platform::connect(&settings.shared.database_url, "odoo-saas-api", 1).await?;
+    platform::auth::rotation::rotate(&database, &secrets, rotation).await?;
     Ok(())
+}
+
+/// Replaces the data key, and seals again what is stored.
+///
+/// # Errors
+/// Something that it needs is not there.
+pub async fn rotate_data_key(settings: &ApiSettings) -> Result<Tended, Box<dyn std::error::Error>> {
+    let secrets = prepared_secrets(settings).await?;
+    Ok(secrets.tend(DataKeyRotation::Now).await?)
+}
+
+/// With connections of their own: they look for a key that is new to them while another connection is in a transaction.
+async fn prepared_secrets(settings: &ApiSettings) -> Result<Arc<Secrets>, Box<dyn std::error::Error>> {
+    let shared = &settings.shared;
+    let master_keys = MasterKeys::of(shared)?;
+    let database = platform::connect(&shared.database_url, "odoo-saas-api", 2).await?;
+    Ok(Secrets::prepare(database, master_keys).await?)
 }
 
 /// Asks for a comparison of the tables with what is there.

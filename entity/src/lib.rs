@@ -5,6 +5,7 @@
     reason = "an entity's columns are documented by the migration that makes them"
 )]
 
+pub mod data_key;
 pub mod database_server;
 pub mod drift;
 pub mod id;
@@ -12,6 +13,7 @@ pub mod idempotency_record;
 pub mod membership;
 pub mod organization;
 pub mod organization_ancestor;
+pub mod platform_secret;
 pub mod pool;
 pub mod refresh_token;
 pub mod sealed_secret;

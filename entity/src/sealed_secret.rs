@@ -1,4 +1,4 @@
-//! A secret on its way from a request to the job that needs it, sealed with the master key and erased by that job.
+//! A secret on its way from a request to the job that needs it, sealed under a data key and erased by that job.
 
 use sea_orm::entity::prelude::*;
 

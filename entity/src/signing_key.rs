@@ -1,4 +1,4 @@
-//! A key pair that signs access tokens. The private half is sealed with the platform's master key.
+//! A key pair that signs access tokens. The private half is sealed under a data key.
 
 use sea_orm::entity::prelude::*;
 

@@ -42,6 +42,25 @@ impl MigrationTrait for Drift {
     }
 }
 
+struct DataKeys;
+
+impl MigrationName for DataKeys {
+    fn name(&self) -> &'static str {
+        "platform_0004_data_keys"
+    }
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for DataKeys {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        manager
+            .get_connection()
+            .execute_unprepared(include_str!("sql/0004_data_keys.sql"))
+            .await?;
+        Ok(())
+    }
+}
+
 /// Every migration, in the order in which they are applied.
 #[derive(Debug)]
 pub struct Migrator;
@@ -52,6 +71,7 @@ impl MigratorTrait for Migrator {
         let mut migrations = jobs::migrations();
         migrations.push(Box::new(ControlPlane));
         migrations.push(Box::new(Drift));
+        migrations.push(Box::new(DataKeys));
         migrations
     }
 }

@@ -13,7 +13,7 @@ pub mod pools;
 pub mod precondition;
 pub mod reader;
 pub mod reconcile;
-pub mod seal;
+pub mod secrets;
 pub mod settings;
 pub mod tenants;
 pub mod text;
@@ -32,15 +32,15 @@ use sea_orm::{
     ColumnTrait as _, ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbErr, EntityTrait as _,
     QueryFilter as _,
 };
-use seal::MasterKey;
 use secrecy::{ExposeSecret as _, SecretString};
+use secrets::Secrets;
 use settings::Domains;
 
 /// What all of the rules stand on. One for each process.
 #[derive(Debug)]
 pub struct Platform {
     database: DatabaseConnection,
-    master: MasterKey,
+    secrets: Arc<Secrets>,
     domains: Domains,
     /// The organization at the root of the tree, which never changes.
     root: OrganizationId,
@@ -66,21 +66,21 @@ impl Platform {
     /// Opens the platform on a database that has been migrated and bootstrapped.
     ///
     /// # Errors
-    /// The database doesn't answer, or its keys don't open with the master key.
+    /// The database doesn't answer, or its keys don't open.
     pub async fn open(
         database: DatabaseConnection,
-        master: MasterKey,
+        secrets: Arc<Secrets>,
         domains: Domains,
         throttle: SignInThrottle,
     ) -> Result<Arc<Self>, Error> {
-        let token_keys = TokenKeys::load(&database, &master, chrono::Utc::now()).await?;
+        let token_keys = TokenKeys::load(&database, &secrets, chrono::Utc::now()).await?;
         let root = root_organization(&database)
             .await?
             .ok_or_else(|| Error::internal("there is no root organization"))?;
-        let page_tokens = PageTokens::new(&master);
+        let page_tokens = PageTokens::new(secrets.derive("page-token").await?);
         Ok(Arc::new(Self {
             database,
-            master,
+            secrets,
             domains,
             root,
             page_tokens,
@@ -128,8 +128,10 @@ impl Platform {
         &self.database
     }
 
-    pub(crate) fn master(&self) -> &MasterKey {
-        &self.master
+    /// What seals and opens secrets.
+    #[must_use]
+    pub fn secrets(&self) -> &Arc<Secrets> {
+        &self.secrets
     }
 
     pub(crate) fn throttle(&self) -> &SignInThrottle {

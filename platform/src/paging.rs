@@ -9,7 +9,7 @@ use serde::Serialize;
 use sha2::Sha256;
 use uuid::Uuid;
 
-use crate::{error::Error, seal::MasterKey};
+use crate::error::Error;
 
 /// The least and most rows of a page, and how many it has when none is asked for.
 pub const MAX_LIMIT: u32 = 200;
@@ -35,12 +35,10 @@ pub struct PageTokens {
 }
 
 impl PageTokens {
-    /// With a key derived from the master key, so that all processes read each other's tokens.
+    /// With a key that all processes have, so that they read each other's tokens.
     #[must_use]
-    pub fn new(master: &MasterKey) -> Self {
-        Self {
-            key: master.derive("page-token"),
-        }
+    pub fn new(key: [u8; 32]) -> Self {
+        Self { key }
     }
 
     /// Reads a token of this list.

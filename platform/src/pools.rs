@@ -24,7 +24,7 @@ use crate::{
         kinds::{BuildTemplate, StartPool},
         platform_scope,
     },
-    seal::MasterKey,
+    secrets::Secrets,
     tenants::DEFAULT_ODOO_VERSION,
 };
 
@@ -53,23 +53,26 @@ impl PoolKeys {
         }
     }
 
-    fn seal(&self, master: &MasterKey, pool: PoolId) -> Result<Vec<u8>, Error> {
+    async fn seal(
+        &self,
+        transaction: &DatabaseTransaction,
+        secrets: &Secrets,
+        pool: PoolId,
+    ) -> Result<Vec<u8>, Error> {
         let form = KeysForm {
             ring: self.ring.to_text().expose_secret().to_owned(),
             edge: self.edge.expose().to_owned(),
         };
-        Ok(master.seal(
-            &pool.to_string(),
-            &serde_json::to_vec(&form).map_err(Error::internal)?,
-        ))
+        let form = zeroize::Zeroizing::new(serde_json::to_vec(&form).map_err(Error::internal)?);
+        secrets.seal(transaction, &pool.to_string(), &form).await
     }
 
     /// Opens a pool's keys.
     ///
     /// # Errors
-    /// The master key has changed.
-    pub fn open(master: &MasterKey, pool: &PoolRow) -> Result<Self, Error> {
-        let opened = master.open(&pool.id.to_string(), &pool.keys_sealed)?;
+    /// They don't open.
+    pub async fn open(secrets: &Secrets, pool: &PoolRow) -> Result<Self, Error> {
+        let opened = secrets.open(&pool.id.to_string(), &pool.keys_sealed).await?;
         let form: KeysForm = serde_json::from_slice(opened.expose_secret()).map_err(Error::internal)?;
         Ok(Self {
             ring: PoolKeyRing::parse(&form.ring).map_err(Error::internal)?,
@@ -81,12 +84,12 @@ impl PoolKeys {
 /// Makes the first shared pool and template, and the operations that prepare them.
 pub(crate) async fn create_first(
     transaction: &DatabaseTransaction,
-    master: &MasterKey,
+    secrets: &Secrets,
     root: OrganizationId,
     server: DatabaseServerId,
     capacity: i32,
 ) -> Result<(), Error> {
-    let pool = add_pool(transaction, master, server, Isolation::Shared, capacity).await?;
+    let pool = add_pool(transaction, secrets, server, Isolation::Shared, capacity).await?;
     let template = add_template(transaction, server, &["base", "web"]).await?;
     enqueue_preparation(transaction, root, pool, template).await
 }
@@ -97,7 +100,7 @@ pub(crate) async fn create_first(
 /// The database doesn't answer.
 pub async fn add_pool(
     transaction: &DatabaseTransaction,
-    master: &MasterKey,
+    secrets: &Secrets,
     server: DatabaseServerId,
     isolation: Isolation,
     capacity: i32,
@@ -113,7 +116,7 @@ pub async fn add_pool(
         tenants: NotSet,
         web_port: Set(None),
         gevent_port: Set(None),
-        keys_sealed: Set(PoolKeys::generate().seal(master, id)?),
+        keys_sealed: Set(PoolKeys::generate().seal(transaction, secrets, id).await?),
         created_at: Set(now),
         updated_at: Set(now),
     })

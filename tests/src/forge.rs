@@ -1,5 +1,5 @@
 //! Access tokens as an intruder would make them, and some that only the platform itself could: its signing key is opened
-//! with its master key. Nothing here is the platform's own code, so that both must agree on what is written down.
+//! with its data key, and that with its master key. Nothing here is the platform's own code, so that both must agree on what is written down.
 
 use anyhow::{Context as _, Result};
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
@@ -8,7 +8,8 @@ use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublic
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
-use sqlx::Row as _;
+use sqlx::{PgConnection, Row as _};
+use uuid::Uuid;
 
 use crate::place::Place;
 use crate::sql;
@@ -37,7 +38,8 @@ impl Forge {
         .fetch_one(&mut control)
         .await?;
         let kid: String = row.try_get("kid")?;
-        let private = unseal(&kid, row.try_get("private_key_sealed")?)?;
+        let sealed: Vec<u8> = row.try_get("private_key_sealed")?;
+        let private = unseal(&mut control, &kid, &sealed).await?;
         Ok(Self {
             public_key: row.try_get("public_key")?,
             pair: Ed25519KeyPair::from_pkcs8(&private).context("the key is in PKCS #8")?,
@@ -156,21 +158,74 @@ pub fn master_key_text() -> Result<String> {
     std::fs::read_to_string(file).with_context(|| format!("{file} can't be read"))
 }
 
-/// The key that is derived from the master key for one purpose.
+/// A key that is derived from another one for one purpose.
+fn derived(from: &[u8], purpose: &str) -> Vec<u8> {
+    let from = hmac::Key::new(hmac::HMAC_SHA256, from);
+    hmac::sign(&from, format!("odoo-saas-platform/{purpose}").as_bytes())
+        .as_ref()
+        .to_vec()
+}
+
+fn master_key() -> Result<Vec<u8>> {
+    Ok(STANDARD.decode(master_key_text()?.trim())?)
+}
+
+/// The name of the data key that a sealed secret names: `docs/decisions/0010`.
 ///
 /// # Errors
-/// The master key can't be read.
-pub fn derived_key(purpose: &str) -> Result<Vec<u8>> {
-    let master = hmac::Key::new(hmac::HMAC_SHA256, &STANDARD.decode(master_key_text()?.trim())?);
-    let derived = hmac::sign(&master, format!("odoo-saas-platform/{purpose}").as_bytes());
-    Ok(derived.as_ref().to_vec())
+/// It names none.
+pub fn data_key_of(sealed: &[u8]) -> Result<Uuid> {
+    let rest = sealed.strip_prefix(b"\xd5SK\x01").context("no data key")?;
+    Ok(Uuid::from_slice(rest.get(..16).context("too short")?)?)
 }
 
 /// Opens what the platform has sealed for a row.
-fn unseal(belongs_to: &str, mut sealed: Vec<u8>) -> Result<Vec<u8>> {
-    let key = UnboundKey::new(&AES_256_GCM, &derived_key("seal")?).context("a key")?;
-    let mut ciphertext = sealed.split_off(12);
-    let nonce = Nonce::try_assume_unique_for_key(&sealed).context("a nonce")?;
-    let opened = LessSafeKey::new(key).open_in_place(nonce, Aad::from(belongs_to), &mut ciphertext);
-    Ok(opened.context("the master key does not open it")?.to_vec())
+///
+/// # Errors
+/// It does not open.
+pub async fn unseal(control: &mut PgConnection, belongs_to: &str, sealed: &[u8]) -> Result<Vec<u8>> {
+    let id = data_key_of(sealed)?;
+    let wrapped: Vec<u8> = sqlx::query_scalar("SELECT wrapped FROM data_keys WHERE id = $1")
+        .bind(id)
+        .fetch_one(control)
+        .await?;
+    let mut context = Vec::new();
+    for text in [
+        "data_key",
+        &id.to_string(),
+        "purpose",
+        "odoo-saas-platform/data-key",
+    ] {
+        context.extend((text.len() as u64).to_be_bytes());
+        context.extend(text.as_bytes());
+    }
+    let data_key = decrypted(&derived(&master_key()?, "wrap-data-key"), &context, &wrapped)?;
+    decrypted(&data_key, belongs_to.as_bytes(), &sealed[20..])
+}
+
+/// Seals for a row as the platform did before it had data keys: under a key of the master key's.
+///
+/// # Errors
+/// The master key can't be read.
+pub fn sealed_in_the_old_form(belongs_to: &str, secret: &[u8]) -> Result<Vec<u8>> {
+    let nonce: [u8; 12] = rand::random();
+    let key = UnboundKey::new(&AES_256_GCM, &derived(&master_key()?, "seal")).context("a key")?;
+    let mut text = secret.to_vec();
+    LessSafeKey::new(key)
+        .seal_in_place_append_tag(
+            Nonce::assume_unique_for_key(nonce),
+            Aad::from(belongs_to),
+            &mut text,
+        )
+        .context("a short text")?;
+    Ok([nonce.as_slice(), &text].concat())
+}
+
+fn decrypted(key: &[u8], authenticated: &[u8], body: &[u8]) -> Result<Vec<u8>> {
+    let key = UnboundKey::new(&AES_256_GCM, key).context("a key")?;
+    let (nonce, ciphertext) = body.split_at_checked(12).context("too short")?;
+    let nonce = Nonce::try_assume_unique_for_key(nonce).context("a nonce")?;
+    let mut ciphertext = ciphertext.to_vec();
+    let opened = LessSafeKey::new(key).open_in_place(nonce, Aad::from(authenticated), &mut ciphertext);
+    Ok(opened.context("the key does not open it")?.to_vec())
 }

@@ -66,6 +66,8 @@ pub async fn run(settings: WorkerSettings, mischief: Option<Mischief>) -> Outcom
     let database = platform::connect(&shared.database_url, "odoo-saas-worker", connections).await?;
     let world = Arc::new(World::new(&settings, database.clone())?);
     world.prepare().await?;
+    // None yet before the api's first start; a wrong master key ends this one.
+    world.secrets.read_again().await?;
 
     let metrics_registry = telemetry::registry()?;
     metrics_registry.register(Box::new(world.repaired.clone()))?;
@@ -96,6 +98,8 @@ pub async fn run(settings: WorkerSettings, mischief: Option<Mischief>) -> Outcom
     let pools_task = tokio::spawn(async move { pools::keep(&pools_world, pools_token).await });
     let (nudges_token, nudges_world) = (ending.clone(), world.clone());
     let nudges_task = tokio::spawn(async move { nudges::keep(&nudges_world.database, nudges_token).await });
+    let (keys_token, secrets) = (ending.clone(), world.secrets.clone());
+    let keys_task = tokio::spawn(async move { secrets.keep_reading(keys_token).await });
     let signal_token = ending.clone();
     let mut terminate = signal(SignalKind::terminate())?;
     let signal_task = tokio::spawn(async move {
@@ -112,6 +116,7 @@ pub async fn run(settings: WorkerSettings, mischief: Option<Mischief>) -> Outcom
     signal_task.abort();
     pools_task.await?;
     nudges_task.await?;
+    keys_task.await?;
     metrics_handle.stop(true).await;
     metrics_task.await??;
     tracing::info!("the worker has ended");

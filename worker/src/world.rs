@@ -16,7 +16,7 @@ use platform::{
     error::Error,
     id::{OperationId, PoolId},
     pools::{PoolKeys, PoolRow},
-    seal::MasterKey,
+    secrets::{MasterKeys, Secrets},
     settings::{Domains, PoolSettings, WorkerSettings},
     tenants::SealedPassword,
 };
@@ -47,7 +47,8 @@ pub struct World {
     pub pools: PoolSettings,
     /// Counts what was repaired, by the kind of drift.
     pub repaired: IntCounterVec,
-    master: MasterKey,
+    /// What opens sealed secrets.
+    pub secrets: Arc<Secrets>,
     image: OnceCell<ImageId>,
 }
 
@@ -90,6 +91,7 @@ impl World {
                 PoolHost::parse(url.host_str().unwrap_or("127.0.0.1"))
             }
         };
+        let secrets = Secrets::new(database.clone(), MasterKeys::of(&settings.shared)?);
         let edge_url = url::Url::parse(&format!("http://{}", settings.edge.listen))?;
         let admin_host: Hostname = settings.shared.domains.admin_domain.parse()?;
         Ok(Self {
@@ -112,7 +114,7 @@ impl World {
                 ),
                 &["kind"],
             )?,
-            master: MasterKey::from_base64(&settings.shared.master_key)?,
+            secrets: Arc::new(secrets),
             image: OnceCell::new(),
         })
     }
@@ -154,35 +156,36 @@ impl World {
 
     /// A pool that has its ports.
     pub async fn pool(&self, id: PoolId) -> Result<Pool, Error> {
-        self.opened(platform::pools::get(&self.database, id).await?)
+        self.opened(platform::pools::get(&self.database, id).await?).await
     }
 
     /// Every pool that has its ports.
     pub async fn all_pools(&self) -> Result<Vec<Pool>, Error> {
-        self.open_all(platform::pools::all(&self.database).await?)
+        self.open_all(platform::pools::all(&self.database).await?).await
     }
 
     /// Those of the rows that have their ports.
-    pub fn open_all(&self, rows: Vec<PoolRow>) -> Result<Vec<Pool>, Error> {
-        rows.into_iter()
-            .filter(|row| row.web_port.is_some())
-            .map(|row| self.opened(row))
-            .collect()
+    pub async fn open_all(&self, rows: Vec<PoolRow>) -> Result<Vec<Pool>, Error> {
+        let mut pools = Vec::with_capacity(rows.len());
+        for row in rows.into_iter().filter(|row| row.web_port.is_some()) {
+            pools.push(self.opened(row).await?);
+        }
+        Ok(pools)
     }
 
     /// The keys of a pool.
-    pub fn keys(&self, row: &PoolRow) -> Result<PoolKeys, Error> {
-        PoolKeys::open(&self.master, row)
+    pub async fn keys(&self, row: &PoolRow) -> Result<PoolKeys, Error> {
+        PoolKeys::open(&self.secrets, row).await
     }
 
-    fn opened(&self, row: PoolRow) -> Result<Pool, Error> {
+    async fn opened(&self, row: PoolRow) -> Result<Pool, Error> {
         let port = |port: Option<i32>| {
             port.and_then(|port| u16::try_from(port).ok())
                 .ok_or_else(|| Error::internal("the pool has no ports yet"))
         };
         let (web_port, gevent_port) = (port(row.web_port)?, port(row.gevent_port)?);
         Ok(Pool {
-            keys: self.keys(&row)?,
+            keys: self.keys(&row).await?,
             row,
             web_port,
             gevent_port,
@@ -242,7 +245,7 @@ impl World {
 
     /// The password that an operation was given.
     pub async fn password(&self, operation: OperationId) -> Result<SealedPassword, StepError> {
-        Platform::operation_password(&self.database, &self.master, operation)
+        Platform::operation_password(&self.database, &self.secrets, operation)
             .await
             .retry("database_away", "The platform's database does not answer.")?
             .ok_or_else(|| {

@@ -70,7 +70,26 @@ pub(crate) fn logged(command: &mut Command, log: &Path, deadline: Duration) -> R
     Ok(())
 }
 
-/// The same in a process group of its own, which a Ctrl-C of the terminal doesn't reach, and waited for in any case:
+/// Runs a program whose input and output were set; an exit other than 0 is an error that tells what it said.
+pub(crate) fn piped(command: &mut Command, deadline: Duration) -> Result<()> {
+    let name = name_of(command);
+    let mut child =
+        interrupt::spawn(command.stderr(Stdio::piped())).with_context(|| format!("cannot start {name}"))?;
+    let mut stderr = child.stderr.take().context("its errors are a pipe")?;
+    let reader = std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        stderr.read_to_end(&mut bytes).ok();
+        String::from_utf8_lossy(&bytes).into_owned()
+    });
+    let status = wait(&mut child, &name, deadline)?;
+    let said = reader.join().unwrap_or_default();
+    if !status.success() {
+        bail!("{name} {}: {}", ending(status), said.trim());
+    }
+    Ok(())
+}
+
+/// The same as [`logged`] in a process group of its own, which a Ctrl-C of the terminal doesn't reach, and waited for in any case:
 /// for programs that must not be stopped half-way.
 pub(crate) fn logged_to_the_end(command: &mut Command, log: &Path, deadline: Duration) -> Result<()> {
     let name = name_of(command);

@@ -71,6 +71,16 @@ pub(crate) struct Instance {
 }
 
 impl Instance {
+    /// What the commands for people work on: [`Name::Main`], except where a test has them work on its own.
+    pub(crate) fn chosen() -> Result<Self> {
+        Self::open(match std::env::var("ODOO_SAAS_INSTANCE").as_deref() {
+            Err(_) | Ok("main") => Name::Main,
+            Ok("test") => Name::Test,
+            Ok("bench") => Name::Bench,
+            Ok(other) => bail!("ODOO_SAAS_INSTANCE: there is no instance {other}"),
+        })
+    }
+
     /// Describes the instance; makes nothing.
     pub(crate) fn open(name: Name) -> Result<Self> {
         let checkout = checkout()?;

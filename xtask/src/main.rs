@@ -1,12 +1,15 @@
-//! Developer automation: `cargo xtask up | down | status | logs | hold | release | test | bench | chaos`.
+//! Developer automation: `cargo xtask up | down | status | logs | hold | release | backup-control | restore-control |
+//! test | bench | chaos`.
 //!
 //! It starts real programs (Postgres, Redis, Nginx, Docker Engine, the platform's own binaries) and watches them; it
 //! holds no rule of the product and never speaks to a database but through `psql`. It must compile in seconds, since a
 //! fresh machine waits for it: no async runtime, no HTTP library.
 
 mod access;
+mod api;
 mod bench;
 mod build;
+mod control;
 mod docker;
 mod down;
 mod exec;
@@ -35,7 +38,7 @@ mod users;
 
 use clap::{Parser, Subcommand};
 
-use crate::instance::{Instance, Name};
+use crate::instance::Instance;
 
 #[derive(Parser)]
 #[command(
@@ -80,6 +83,22 @@ enum Command {
         /// Name of a service, as `status` lists them
         name: String,
     },
+    /// Runs a command of `odoo-saas-api`, such as `rotate-data-key`, with the settings of the api that runs
+    Api {
+        /// The command
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        words: Vec<String>,
+    },
+    /// Backs up the control plane's database and keys into one encrypted file, while everything runs
+    BackupControl(control::Target),
+    /// Makes the control plane of a backup; tenants' data stays as it is
+    RestoreControl {
+        #[command(flatten)]
+        target: control::Target,
+        /// Give up the control plane that is there
+        #[arg(long)]
+        replace: bool,
+    },
     /// Runs every check and test on servers of its own, or only those named: a crate, a test filter, `fmt`, `clippy`,
     /// `deny`, `openapi`, `breaking`, `fuzz`
     Test {
@@ -118,17 +137,21 @@ enum Command {
 fn main() -> std::process::ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Up(overrides) => up::command(&overrides),
-        Command::Down { purge } => {
-            Instance::open(Name::Main).and_then(|instance| down::command(&instance, purge))
+        Command::Down { purge } => Instance::chosen().and_then(|instance| down::command(&instance, purge)),
+        Command::Status => Instance::chosen().and_then(|instance| status::command(&instance)),
+        Command::Logs { name, follow, lines } => {
+            Instance::chosen().and_then(|instance| logs::command(&instance, name.as_deref(), follow, lines))
         }
-        Command::Status => Instance::open(Name::Main).and_then(|instance| status::command(&instance)),
-        Command::Logs { name, follow, lines } => Instance::open(Name::Main)
-            .and_then(|instance| logs::command(&instance, name.as_deref(), follow, lines)),
-        Command::Hold { name } => {
-            Instance::open(Name::Main).and_then(|instance| status::hold(&instance, &name))
-        }
+        Command::Hold { name } => Instance::chosen().and_then(|instance| status::hold(&instance, &name)),
         Command::Release { name } => {
-            Instance::open(Name::Main).and_then(|instance| status::release(&instance, &name))
+            Instance::chosen().and_then(|instance| status::release(&instance, &name))
+        }
+        Command::Api { words } => Instance::chosen().and_then(|instance| api::command(&instance, &words)),
+        Command::BackupControl(target) => {
+            Instance::chosen().and_then(|instance| control::backup(&instance, &target))
+        }
+        Command::RestoreControl { target, replace } => {
+            Instance::chosen().and_then(|instance| control::restore(&instance, &target, replace))
         }
         Command::Test { names } => test::command(&names),
         Command::Bench { names } => bench::command(&names),

@@ -306,9 +306,27 @@ impl<'a> Postgres<'a> {
         Ok(())
     }
 
+    /// One of Postgres's own programs that connects to the cluster as its superuser, through the socket and by its Unix
+    /// user: no password travels.
+    pub(crate) fn client(&self, program: &str) -> Command {
+        let mut command = users::as_user(self.account, self.programs.join(program));
+        command
+            .arg(format!(
+                "--host={}",
+                self.cluster.socket_folder(self.instance).display()
+            ))
+            .arg(format!("--port={}", self.cluster.port(self.instance)))
+            .arg("--username=postgres")
+            .current_dir("/")
+            .env_remove("PGPASSWORD")
+            .env_remove("PGSERVICE")
+            .env("PGCONNECT_TIMEOUT", "5");
+        command
+    }
+
     /// Runs SQL as the superuser. It goes through standard input: arguments are visible to every user.
     pub(crate) fn sql(&self, database: &str, sql: &str) -> Result<String> {
-        let mut command = users::as_user(self.account, self.programs.join("psql"));
+        let mut command = self.client("psql");
         command
             .args([
                 "--no-psqlrc",
@@ -317,16 +335,7 @@ impl<'a> Postgres<'a> {
                 "--no-align",
                 "--set=ON_ERROR_STOP=1",
             ])
-            .arg(format!(
-                "--host={}",
-                self.cluster.socket_folder(self.instance).display()
-            ))
-            .arg(format!("--port={}", self.cluster.port(self.instance)))
-            .args(["--username=postgres", "--dbname", database])
-            .current_dir("/")
-            .env_remove("PGPASSWORD")
-            .env_remove("PGSERVICE")
-            .env("PGCONNECT_TIMEOUT", "5");
+            .args(["--dbname", database]);
         let outcome = exec::capture(&mut command, sql, Duration::from_secs(60))?;
         if !outcome.status.success() {
             bail!("psql on {}: {}", self.cluster.name(), outcome.stderr.trim());

@@ -55,7 +55,8 @@ pub(crate) fn password() -> Result<String> {
         .collect())
 }
 
-fn random() -> Result<[u8; 32]> {
+/// 32 random bytes.
+pub(crate) fn random() -> Result<[u8; 32]> {
     let mut bytes = [0; 32];
     fs::File::open("/dev/urandom")
         .and_then(|mut source| source.read_exact(&mut bytes))

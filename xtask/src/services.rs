@@ -19,6 +19,9 @@ use crate::{build, exec, files, redis, secrets};
 /// First owner's e-mail address where none is given.
 const OWNER_EMAIL: &str = "owner@example.com";
 
+/// The file of the master key that `master.key` replaces.
+const PREVIOUS_KEY: &str = "master.previous.key";
+
 /// What the settings are made of.
 pub(crate) struct Context<'a> {
     /// The instance.
@@ -272,6 +275,11 @@ impl Context<'_> {
         ] {
             environment.insert(name.to_owned(), value);
         }
+        // While the master key is being replaced (docs/runbook.md).
+        let previous = secrets::path(instance, PREVIOUS_KEY);
+        if previous.is_file() {
+            environment.insert("MASTER_KEY_PREVIOUS_FILE".into(), previous.display().to_string());
+        }
         for passed in [
             "LOG_LEVEL",
             "LOG_FORMAT",
@@ -347,6 +355,10 @@ pub(crate) fn prepare(instance: &Instance, accounts: &Accounts) -> Result<()> {
         present
     };
     files::write(&path, key.as_bytes(), 0o440, Some(&readers))?;
+    let path = secrets::path(instance, PREVIOUS_KEY);
+    if let Ok(key) = fs::read(&path) {
+        files::write(&path, &key, 0o440, Some(&readers))?;
+    }
     Ok(())
 }
 

@@ -16,6 +16,9 @@ BEGIN
         -- Credentials are none of the worker's business.
         REVOKE ALL ON users, memberships, sessions, refresh_tokens, signing_keys, idempotency_records, seaql_migrations
             FROM platform_worker;
+        -- It opens what the api seals, and seals nothing.
+        REVOKE ALL ON platform_secrets FROM platform_worker;
+        REVOKE INSERT, UPDATE, DELETE ON data_keys FROM platform_worker;
         -- The api fires schedules; a worker may make and remove them.
         REVOKE INSERT, UPDATE, DELETE ON schedule_fires FROM platform_worker;
         GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO platform_worker;

@@ -16,7 +16,7 @@ use sea_orm::{
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::{password, tokens};
-use crate::{error::Error, pools, seal::MasterKey};
+use crate::{error::Error, pools, secrets::Secrets};
 
 /// Held while the first rows are made.
 const BOOTSTRAP_LOCK: i64 = 0x626f_6f74_7374_7261;
@@ -40,7 +40,7 @@ pub struct Bootstrap<'s> {
 /// The database doesn't answer, or the file for a generated password can't be written; then nothing has been made.
 pub async fn bootstrap(
     database: &DatabaseConnection,
-    master: &MasterKey,
+    secrets: &Secrets,
     new: &Bootstrap<'_>,
 ) -> Result<(), Error> {
     let transaction = database.begin().await?;
@@ -48,10 +48,10 @@ pub async fn bootstrap(
         .execute_unprepared(&format!("SELECT pg_advisory_xact_lock({BOOTSTRAP_LOCK})"))
         .await?;
     if signing_key::Entity::find().count(&transaction).await? == 0 {
-        tokens::create_signing_key(&transaction, master).await?;
+        tokens::create_signing_key(&transaction, secrets).await?;
     }
     match crate::root_organization(&transaction).await? {
-        None => create_root(&transaction, master, new).await?,
+        None => create_root(&transaction, secrets, new).await?,
         Some(_) => pools::prepare_again(&transaction).await?,
     }
     transaction.commit().await?;
@@ -60,7 +60,7 @@ pub async fn bootstrap(
 
 async fn create_root(
     transaction: &DatabaseTransaction,
-    master: &MasterKey,
+    secrets: &Secrets,
     new: &Bootstrap<'_>,
 ) -> Result<(), Error> {
     let (root, owner, server, now) = (
@@ -122,7 +122,7 @@ async fn create_root(
     })
     .exec(transaction)
     .await?;
-    pools::create_first(transaction, master, root, server, new.pool_capacity).await
+    pools::create_first(transaction, secrets, root, server, new.pool_capacity).await
 }
 
 /// Writes a file that only its owner can read. A leftover of a start that failed before its commit is replaced.

@@ -15,7 +15,7 @@ use super::{
     Claims, TokenKeys,
     tokens::{ACCESS_TOKEN_SECONDS, ANNOUNCEMENT, Refusal, create_signing_key},
 };
-use crate::{Platform, error::Error, seal::MasterKey};
+use crate::{Platform, error::Error, secrets::Secrets};
 
 /// How far apart the clocks of two processes may be.
 const CLOCKS_APART: Duration = Duration::minutes(1);
@@ -68,7 +68,7 @@ impl Platform {
     /// # Errors
     /// The database doesn't answer; the old keys stay.
     pub async fn read_keys_again(&self) -> Result<(), Error> {
-        let fresh = TokenKeys::load(self.database(), self.master(), Utc::now()).await?;
+        let fresh = TokenKeys::load(self.database(), self.secrets(), Utc::now()).await?;
         let mut keys = self.token_keys.write().unwrap_or_else(PoisonError::into_inner);
         // The same keys keep the tokens that they have verified.
         if !keys.same_keys(&fresh) {
@@ -82,7 +82,7 @@ impl Platform {
     /// # Errors
     /// As there.
     pub async fn rotate_signing_key(&self, rotation: Rotation) -> Result<bool, Error> {
-        let rotated = rotate(self.database(), self.master(), rotation).await?;
+        let rotated = rotate(self.database(), self.secrets(), rotation).await?;
         self.read_keys_again().await?;
         Ok(rotated)
     }
@@ -94,7 +94,7 @@ impl Platform {
 /// The database doesn't answer; then nothing has changed.
 pub async fn rotate(
     database: &DatabaseConnection,
-    master: &MasterKey,
+    secrets: &Secrets,
     rotation: Rotation,
 ) -> Result<bool, Error> {
     // One of the processes rotates; the others find a young key.
@@ -128,7 +128,7 @@ pub async fn rotate(
                 .exec(&transaction)
                 .await?;
         }
-        create_signing_key(&transaction, master).await?;
+        create_signing_key(&transaction, secrets).await?;
     }
     transaction.commit().await?;
     Ok(due)

@@ -12,7 +12,7 @@ use quick_cache::sync::Cache;
 use redis::{Script, aio::ConnectionManager};
 use sha2::Sha256;
 
-use crate::{error::Error, limits::network_of, seal::MasterKey};
+use crate::{error::Error, limits::network_of, secrets::Secrets};
 
 /// Failed sign-ins that are let pass in a window.
 const FAILURES: u32 = 10;
@@ -64,14 +64,16 @@ pub(crate) struct Attempt(String);
 
 impl SignInThrottle {
     /// Counts under keys of this prefix.
-    #[must_use]
-    pub fn new(redis: ConnectionManager, prefix: &str, master: &MasterKey) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// The key that hides accounts and addresses can't be derived.
+    pub async fn new(redis: ConnectionManager, prefix: &str, secrets: &Secrets) -> Result<Self, Error> {
+        Ok(Self {
             redis,
             prefix: prefix.to_owned(),
-            key: master.derive("sign-in-throttle"),
+            key: secrets.derive("sign-in-throttle").await?,
             alone: Cache::new(10_000),
-        }
+        })
     }
 
     /// Counts an attempt before it is made.

@@ -18,7 +18,7 @@ use secrecy::{ExposeSecret as _, SecretSlice};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::{error::Error, seal::MasterKey};
+use crate::{error::Error, secrets::Secrets};
 
 /// How long an access token is good for.
 pub const ACCESS_TOKEN_SECONDS: i64 = 900;
@@ -114,10 +114,10 @@ impl TokenKeys {
     /// Loads the keys from the database.
     ///
     /// # Errors
-    /// The database doesn't answer, holds no key, or the master key doesn't open it.
+    /// The database doesn't answer, holds no key, or one doesn't open.
     pub async fn load(
         database: &impl ConnectionTrait,
-        master: &MasterKey,
+        secrets: &Secrets,
         now: DateTime<Utc>,
     ) -> Result<Self, Error> {
         let mut rows = signing_key::Entity::find().all(database).await?;
@@ -126,7 +126,7 @@ impl TokenKeys {
         let mut signers = Vec::new();
         for row in &rows {
             if row.signs_until.is_none_or(|until| until > now) {
-                let private = master.open(&row.kid, &row.private_key_sealed)?;
+                let private = secrets.open(&row.kid, &row.private_key_sealed).await?;
                 signers.push(Signer {
                     kid: row.kid.clone(),
                     key: EncodingKey::from_ed_der(private.expose_secret()),
@@ -260,12 +260,12 @@ impl TokenKeys {
 ///
 /// # Errors
 /// The database doesn't answer.
-pub async fn create_signing_key(database: &impl ConnectionTrait, master: &MasterKey) -> Result<(), Error> {
+pub async fn create_signing_key(database: &impl ConnectionTrait, secrets: &Secrets) -> Result<(), Error> {
     let pair = Ed25519KeyPair::generate().map_err(Error::internal)?;
     let private: SecretSlice<u8> = pair.to_pkcs8().map_err(Error::internal)?.as_ref().to_vec().into();
     let kid = uuid::Uuid::new_v4().simple().to_string();
     signing_key::Entity::insert(signing_key::ActiveModel {
-        private_key_sealed: Set(master.seal(&kid, private.expose_secret())),
+        private_key_sealed: Set(secrets.seal(database, &kid, private.expose_secret()).await?),
         kid: Set(kid),
         public_key: Set(pair.public_key().as_ref().to_vec()),
         created_at: Set(Utc::now()),

@@ -272,9 +272,14 @@ impl Setting<'_> {
     }
 
     /// Reads a secret that may be missing.
-    pub fn optional_secret(mut self) -> Option<Option<SecretString>> {
+    pub fn optional_secret(self) -> Option<Option<SecretString>> {
+        self.optional_secret_of(|text| (!text.is_empty()).then(|| SecretString::from(text.to_owned())))
+    }
+
+    /// Reads a secret of a form, which may be missing.
+    pub fn optional_secret_of<T>(mut self, parse: impl FnOnce(&str) -> Option<T>) -> Option<Option<T>> {
         self.declared.secret = true;
-        self.optional(|text| (!text.is_empty()).then(|| SecretString::from(text.to_owned())))
+        self.optional(parse)
     }
 
     /// Reads a text as it stands.

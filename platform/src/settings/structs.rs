@@ -56,8 +56,10 @@ pub struct SharedSettings {
     pub database_url: SecretString,
     /// The Redis that hands work over.
     pub redis_url: SecretString,
-    /// The key that seals secrets at rest: 32 bytes.
+    /// The key that wraps the keys that seal secrets at rest: 32 bytes in base64.
     pub master_key: SecretString,
+    /// The one that was in use before it.
+    pub master_key_previous: Option<SecretString>,
     /// Public names.
     pub domains: Domains,
     /// Logging.
@@ -82,13 +84,16 @@ impl SharedSettings {
                     .then(|| SecretString::from(text.to_owned()))
             });
         let master_key = reader
-            .setting("MASTER_KEY", "32 bytes in base64", "Seals secrets in the control plane's database. Keep a copy apart from it: without this key they can't be read.")
+            .setting("MASTER_KEY", "32 bytes in base64", "Wraps the data keys that seal secrets in the control plane's database. Keep a copy apart from it: without this key they can't be read.")
             .required()
-            .secret(|text| {
-                use base64::Engine as _;
-                let bytes = base64::engine::general_purpose::STANDARD.decode(text.trim()).ok()?;
-                (bytes.len() == 32).then(|| SecretString::from(text.trim().to_owned()))
-            });
+            .secret(master_key_text);
+        let master_key_previous = reader
+            .setting(
+                "MASTER_KEY_PREVIOUS",
+                "32 bytes in base64",
+                "The key that MASTER_KEY replaces, until `rotate-data-key` says that it is needed no longer.",
+            )
+            .optional_secret_of(master_key_text);
         let domains = domains(reader);
         let format = reader
             .setting("LOG_FORMAT", "json or text", "How log lines are written.")
@@ -114,6 +119,7 @@ impl SharedSettings {
             database_url: database_url?,
             redis_url: redis_url?,
             master_key: master_key?,
+            master_key_previous: master_key_previous?,
             domains: domains?,
             log: LogSettings {
                 format: format?,
@@ -170,6 +176,14 @@ fn domains(reader: &mut Reader) -> Option<Domains> {
         scheme,
         port: (port != own).then_some(port),
     })
+}
+
+fn master_key_text(text: &str) -> Option<SecretString> {
+    use base64::Engine as _;
+    let bytes = base64::engine::general_purpose::STANDARD
+        .decode(text.trim())
+        .ok()?;
+    (bytes.len() == 32).then(|| SecretString::from(text.trim().to_owned()))
 }
 
 fn database_url(reader: &mut Reader) -> Option<SecretString> {
@@ -253,6 +267,8 @@ pub struct ApiSettings {
     pub trusted_proxies: Vec<IpAddr>,
     /// Days after which a new key signs access tokens.
     pub signing_key_days: u16,
+    /// Days after which a new data key seals secrets.
+    pub data_key_days: u16,
     /// Days for which an operation that is over is kept.
     pub operations_kept_days: u16,
 }
@@ -353,6 +369,14 @@ impl ApiSettings {
             )
             .default("30")
             .parse(|text| text.parse().ok().filter(|days| (1..=3650).contains(days)));
+        let data_key_days = reader
+            .setting(
+                "DATA_KEY_DAYS",
+                "a number of days, 1 to 3650",
+                "After how many days a new data key seals secrets, and those that are stored are sealed again.",
+            )
+            .default("90")
+            .parse(|text| text.parse().ok().filter(|days| (1..=3650).contains(days)));
         let operations_kept_days = reader
             .setting(
                 "OPERATIONS_KEPT_DAYS",
@@ -365,7 +389,7 @@ impl ApiSettings {
         let (bootstrap_password_out, pool_capacity) = (password_out?, pool_capacity?);
         let (rate_limit, rate_burst) = (rate_limit?, rate_burst?);
         let (trusted_proxies, signing_key_days) = (trusted_proxies?, signing_key_days?);
-        let operations_kept_days = operations_kept_days?;
+        let (data_key_days, operations_kept_days) = (data_key_days?, operations_kept_days?);
         Some(move |shared| Self {
             shared,
             listen,
@@ -377,6 +401,7 @@ impl ApiSettings {
             rate_burst,
             trusted_proxies,
             signing_key_days,
+            data_key_days,
             operations_kept_days,
         })
     }

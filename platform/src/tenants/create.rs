@@ -238,16 +238,16 @@ impl crate::Platform {
     /// Opens the password that an operation was given. `None` once it has been erased.
     ///
     /// # Errors
-    /// The database doesn't answer, or the master key has changed.
+    /// The database doesn't answer, or it doesn't open.
     pub async fn operation_password(
         database: &impl ConnectionTrait,
-        master: &crate::seal::MasterKey,
+        secrets: &crate::secrets::Secrets,
         operation: OperationId,
     ) -> Result<Option<password::Sealed>, Error> {
         let Some(row) = sealed_secret::Entity::find_by_id(operation).one(database).await? else {
             return Ok(None);
         };
-        let opened = master.open(&operation.to_string(), &row.sealed)?;
+        let opened = secrets.open(&operation.to_string(), &row.sealed).await?;
         password::Sealed::from_bytes(opened.expose_secret()).map(Some)
     }
 }

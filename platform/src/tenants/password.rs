@@ -41,12 +41,13 @@ impl Sealed {
     }
 
     /// One byte that says where it comes from, then the password.
-    fn to_bytes(&self) -> Vec<u8> {
+    fn to_bytes(&self) -> zeroize::Zeroizing<Vec<u8>> {
         [
             &[u8::from(self.generated)],
             self.password.expose_secret().as_bytes(),
         ]
         .concat()
+        .into()
     }
 
     pub(super) fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
@@ -97,8 +98,9 @@ pub(super) async fn store(
     sealed_secret::Entity::insert(sealed_secret::ActiveModel {
         operation_id: Set(operation),
         sealed: Set(platform
-            .master()
-            .seal(&operation.to_string(), &password.to_bytes())),
+            .secrets()
+            .seal(transaction, &operation.to_string(), &password.to_bytes())
+            .await?),
         created_at: Set(chrono::Utc::now()),
     })
     .exec(transaction)

@@ -65,7 +65,7 @@ impl Step<Start> for PrepareServer {
             .iter()
             .find(|pool| pool.id == cx.input().pool)
             .ok_or_else(|| StepError::permanent("pool_gone", "The pool is gone."))?;
-        let keys = database(world.keys(pool))?;
+        let keys = database(world.keys(pool).await)?;
         let mut session = fenced_session(cx, &lock_name(cx)).await?;
         let bus = outside(pool.id);
         server(

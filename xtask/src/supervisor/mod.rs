@@ -317,7 +317,7 @@ fn log(text: &str) {
 
 /// RFC 3339 in UTC, from seconds since 1970 (days to civil date after Howard Hinnant,
 /// <https://howardhinnant.github.io/date_algorithms.html>).
-fn timestamp(seconds: u64) -> String {
+pub(crate) fn timestamp(seconds: u64) -> String {
     let (days, rest) = (seconds / 86_400 + 719_468, seconds % 86_400);
     let (era, day_of_era) = (days / 146_097, days % 146_097);
     let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;

@@ -21,7 +21,7 @@ use crate::screen::{self, Failure, stage};
 use crate::services::{self, Context};
 use crate::supervisor::{self, Firewall, Manifest, Record, Service};
 use crate::users::Accounts;
-use crate::{firewall, image, interrupt, process, redis};
+use crate::{control, firewall, image, interrupt, process, redis};
 
 pub(crate) use self::client::Client;
 pub(crate) use self::demo::{probe as probe_demo, url as demo_url};
@@ -30,7 +30,7 @@ pub(crate) use self::demo::{probe as probe_demo, url as demo_url};
 pub(crate) fn command(overrides: &Overrides) -> Result<ExitCode> {
     interrupt::watch()?;
     let begin = Instant::now();
-    let mut instance = Instance::open(Name::Main)?;
+    let mut instance = Instance::chosen()?;
     instance.ports.apply(overrides)?;
     bring_up(&instance, Purpose::Run, None, Extent::Platform)?;
     let access = Access::read(&instance).context("access.json was just written")?;
@@ -83,6 +83,7 @@ pub(crate) fn bring_up(
 ) -> Result<Facts> {
     instance.create()?;
     let _lock = instance.lock()?;
+    control::demand_whole(instance)?;
     stage("packages", Some(&instance.log("packages")), || {
         install::ensure(instance, purpose)
     })?;
@@ -250,6 +251,32 @@ fn restart_stopped_containers(context: &Context<'_>) {
             context.engine.start(&container.id).ok();
         }
     }
+}
+
+/// Starts the control plane's database server alone, with its roles.
+pub(crate) fn start_control<'a>(instance: &'a Instance, accounts: &'a Accounts) -> Result<Postgres<'a>> {
+    let control = Postgres::new(instance, &accounts.postgres, Cluster::Control)?;
+    put(instance, vec![control.service()?])?;
+    control.wait_ready()?;
+    postgres::prepare_control(&control)?;
+    Ok(control)
+}
+
+/// Stops services until `up` puts them back.
+pub(crate) fn stop(instance: &Instance, names: &[&str]) -> Result<()> {
+    let mut manifest = Manifest::read_to_run(&instance.state);
+    manifest
+        .services
+        .retain(|service| !names.contains(&service.name.as_str()));
+    manifest.write(&instance.state)?;
+    supervisor::ensure(&instance.state)?;
+    for name in names {
+        let gone = || Record::read(&instance.state, name).is_none_or(|record| !record.identity.is_alive());
+        if !process::wait_until(Duration::from_secs(60), gone) {
+            bail!(Failure::new(format!("{name} does not end"), "see its log").log(&instance.log(name)));
+        }
+    }
+    Ok(())
 }
 
 /// Puts services into the manifest and waits until the supervisor runs exactly these.

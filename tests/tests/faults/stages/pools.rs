@@ -10,7 +10,7 @@ use jobs::{NewOperation, WhenBusy};
 use platform::id::{PoolId, TemplateId};
 use platform::operations::kinds::{BuildTemplate, StartPool};
 use platform::pools;
-use platform::seal::MasterKey;
+use platform::secrets::{MasterKeys, Secrets};
 use platform::values::Isolation;
 use sea_orm::TransactionTrait as _;
 use tests::api::Api;
@@ -62,9 +62,10 @@ impl Stage for Start {
     async fn set(&self, _: &Api) -> Result<Box<dyn Scene>> {
         let home = Home::find().await?;
         let transaction = home.control.begin().await?;
-        let master = MasterKey::from_base64(&tests::forge::master_key_text()?.into())?;
-        let pool =
-            pools::add_pool(&transaction, &master, home.server.into(), Isolation::Dedicated, 1).await?;
+        let master = MasterKeys::from_base64(&tests::forge::master_key_text()?.into(), None)?;
+        let secrets = Secrets::new(home.control.clone(), master);
+        let server = home.server.into();
+        let pool = pools::add_pool(&transaction, &secrets, server, Isolation::Dedicated, 1).await?;
         transaction.commit().await?;
         let (web, gevent) = (unused_port()?, unused_port()?);
         let mut rows = sql::control().await?;

@@ -85,7 +85,7 @@ impl Step<Compare> for Look {
         let under_way = files(world.filestore.under_way().await)?;
         let mut actual = Actual::look(cx, &mut session, None).await?;
         session.close().await;
-        let plan = Plan::new(world, database(reconcile::all(&world.database).await)?)?;
+        let plan = Plan::new(world, database(reconcile::all(&world.database).await)?).await?;
         actual.try_passwords(cx, &plan.wanted).await?;
 
         // Trees on their way that no operation knows hold copies alone: they were never published, or are discarded.

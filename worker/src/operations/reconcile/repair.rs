@@ -65,7 +65,7 @@ async fn held(
 ) -> Result<Outcome, StepError> {
     cx.ensure_leased().await?;
     let (tables, row) = tables(cx, name).await?;
-    let plan = Plan::new(cx.world(), tables)?;
+    let plan = Plan::new(cx.world(), tables).await?;
     if plan.is_worked_on(name) {
         return Ok(Outcome::Held);
     }

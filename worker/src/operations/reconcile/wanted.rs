@@ -82,14 +82,14 @@ pub(super) struct Plan {
 
 impl Plan {
     /// Of what the tables say.
-    pub(super) fn new(world: &World, mut tables: Tables) -> Result<Self, StepError> {
+    pub(super) async fn new(world: &World, mut tables: Tables) -> Result<Self, StepError> {
         let mut wanted = BTreeMap::new();
         let unready = |pool: &&platform::pools::PoolRow| pool.status != Readiness::Ready;
         for pool in tables.pools.iter().filter(unready) {
             wanted.insert(outside(pool.id).bus_database(), Wanted::UnreadyPool(pool.id));
         }
         let rows = std::mem::take(&mut tables.pools);
-        let pools: BTreeMap<PoolId, Arc<Pool>> = database(world.open_all(rows))?
+        let pools: BTreeMap<PoolId, Arc<Pool>> = database(world.open_all(rows).await)?
             .into_iter()
             .map(|pool| (pool.row.id, Arc::new(pool)))
             .collect();
