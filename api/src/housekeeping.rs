@@ -10,7 +10,8 @@ use platform::{
 use sea_orm::{DatabaseConnection, DbErr};
 use tokio_util::sync::CancellationToken;
 
-/// How often the signing keys are read again: a key is announced ten minutes before it signs.
+/// How often the signing keys are read again, since a key is announced ten minutes before it signs, and what was counted
+/// is written down.
 const KEYS_EVERY: Duration = Duration::from_secs(60);
 
 /// How often the rest is done, at the earliest.
@@ -42,6 +43,7 @@ impl Housekeeper {
         let keys = async {
             loop {
                 tokio::time::sleep(KEYS_EVERY).await;
+                self.write_down().await;
                 if let Err(error) = self.platform.read_keys_again().await {
                     tracing::warn!(%error, "can't read the signing keys again");
                 }
@@ -57,6 +59,17 @@ impl Housekeeper {
         let data_keys = self.platform.secrets().keep_reading(ending.clone());
         let work = Box::pin(async { tokio::join!(keys, data_keys, rest) });
         ending.run_until_cancelled(work).await;
+        self.write_down().await;
+    }
+
+    /// Writes down what was only counted.
+    async fn write_down(&self) {
+        if let Err(error) = self.platform.write_key_uses().await {
+            tracing::warn!(%error, "it was not written down when API keys were last used");
+        }
+        if let Err(error) = self.platform.tell_of_unknown_sign_ins().await {
+            tracing::warn!(%error, "sign-ins to unknown accounts are not in the audit log yet");
+        }
     }
 
     async fn forget_and_rotate(&self) {

@@ -1,7 +1,7 @@
-//! The middleware that counts requests: by session where the credential is good, else by address. It verifies the bearer
+//! The middleware that counts requests: by session or API key where the credential is good, else by address. It verifies the bearer
 //! token on the way, so that nobody makes up credentials to be counted as many, and leaves what it found for the guard.
 
-use std::{net::IpAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{net::IpAddr, rc::Rc, time::Duration};
 
 use actix_web::{
     Error, HttpMessage as _, HttpRequest,
@@ -12,7 +12,7 @@ use actix_web::{
 };
 use futures::future::LocalBoxFuture;
 use platform::{
-    auth::Claims,
+    auth::{Bearer, Credential},
     limits::{Standing, Subject},
 };
 
@@ -27,23 +27,23 @@ const RESET: HeaderName = HeaderName::from_static("ratelimit-reset");
 
 /// What a request shows of itself, as the middleware found it.
 #[derive(Debug, Clone)]
-pub(crate) enum Credential {
+pub(crate) enum Shown {
     /// No bearer token, or not exactly one.
-    Missing,
-    /// One that is good, as far as its signature and times go.
-    Verified(Arc<Claims>),
+    Nothing,
+    /// One that is good, as far as can be told without asking whether it still counts.
+    Good(Credential),
     /// One that is not, or could not be checked.
     Refused(ApiError),
 }
 
-impl Credential {
+impl Shown {
     /// What the middleware left.
     pub(crate) fn of(request: &HttpRequest) -> Self {
         request
             .extensions()
             .get::<Self>()
             .cloned()
-            .unwrap_or(Self::Missing)
+            .unwrap_or(Self::Nothing)
     }
 }
 
@@ -98,27 +98,47 @@ where
                     .retry_after(Duration::from_secs(1))
                     .into());
             }
-            let credential = match bearer(request.request()) {
-                None => Credential::Missing,
-                Some(bearer) => match state.platform.verify(&bearer).await {
-                    Ok(claims) => Credential::Verified(claims),
-                    Err(error) => Credential::Refused(error.into()),
-                },
-            };
-            let subject = match &credential {
-                Credential::Verified(claims) => Subject::Session(claims.sid),
-                _ => Subject::Address(client_address(request.request())),
-            };
-            let standing = state.limiter.take(subject).await;
+            let (shown, standing) = look(&state, request.request()).await;
             if !standing.granted {
                 // An answer and no error: what stands around this gives it its request id, counts and logs it.
                 return Ok(request.error_response(refusal(standing)).map_into_right_body());
             }
-            request.extensions_mut().insert(credential);
+            request.extensions_mut().insert(shown);
             let mut response = service.call(request).await?.map_into_left_body();
             tell(response.headers_mut(), standing);
             Ok(response)
         })
+    }
+}
+
+/// What a request shows, and how whoever is counted for it stands.
+async fn look(state: &State, request: &HttpRequest) -> (Shown, Standing) {
+    let bearer = match bearer(request) {
+        None => Ok(None),
+        Some(bearer) => state.platform.bearer(&bearer).await.map(Some),
+    };
+    let address = Subject::Address(client_address(request));
+    match bearer {
+        Ok(None) => (Shown::Nothing, state.limiter.take(address).await),
+        Err(error) => (Shown::Refused(error.into()), state.limiter.take(address).await),
+        Ok(Some(Bearer::Known(credential))) => {
+            let standing = state.limiter.take(credential.subject()).await;
+            (Shown::Good(credential), standing)
+        }
+        Ok(Some(Bearer::Unseen(hash))) => {
+            // Anybody can make up something of the form of a key: to ask for it counts for the address.
+            let standing = state.limiter.take(address).await;
+            if !standing.granted {
+                return (Shown::Nothing, standing);
+            }
+            match state.platform.look_up(hash).await {
+                Ok(credential) => {
+                    let standing = state.limiter.take(credential.subject()).await;
+                    (Shown::Good(credential), standing)
+                }
+                Err(error) => (Shown::Refused(error.into()), standing),
+            }
+        }
     }
 }
 

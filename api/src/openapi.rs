@@ -33,6 +33,16 @@ fn example(endpoint: &Endpoint, side: &str) -> Option<Value> {
 
 const TAGS: &[(&str, &str)] = &[
     ("auth", "Credentials: signing in, refreshing, logging out."),
+    (
+        "organizations",
+        "Accounts: a tree of the operator, resellers and customers.",
+    ),
+    (
+        "members",
+        "People with a role in an organization, and invitations.",
+    ),
+    ("api-keys", "Credentials for programs."),
+    ("audit", "What was done and refused, by whom."),
     ("me", "Who is calling."),
     ("tenants", "Odoo databases with what belongs to them."),
     (

@@ -26,12 +26,12 @@ pub fn permission_reference(table: &RouteTable) -> String {
             Role::Admin => "admin",
             Role::Owner => "owner",
         };
-        let root = if row.root_only {
-            " of the root organization"
-        } else {
-            ""
+        let limit = match (row.root_only, row.person_only) {
+            (true, _) => " of the root organization",
+            (false, true) => ", a person",
+            (false, false) => "",
         };
-        page += &format!("| `{}` | {role}{root} | {} |\n", row.id, endpoints.join("<br>"));
+        page += &format!("| `{}` | {role}{limit} | {} |\n", row.id, endpoints.join("<br>"));
     }
     let public: Vec<String> = table
         .endpoints()

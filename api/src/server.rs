@@ -9,12 +9,14 @@ use jobs::{
     schedule::{Firing, FiringOptions},
 };
 use platform::{
-    Platform,
+    Databases, Platform, Sight,
+    audit::Sealer,
     auth::{
         Rotation, SignInThrottle,
         bootstrap::{Bootstrap, bootstrap},
     },
     limits::RateLimiter,
+    mail::Mailer,
     reconcile::{self, Nudge},
     secrets::{DataKeyRotation, MasterKeys, Secrets, Tended},
     settings::ApiSettings,
@@ -34,8 +36,10 @@ use crate::{
     state::State,
 };
 
-/// Database connections of one process.
+/// Database connections of one process for requests.
 const DATABASE_CONNECTIONS: u32 = 16;
+/// And those for its own work, and for sign-ins.
+const OWN_CONNECTIONS: u32 = 12;
 /// Redis keys of this process's limits.
 const REDIS_PREFIX: &str = "platform:limits";
 /// How long requests may take to end when the process is told to.
@@ -50,7 +54,16 @@ pub const JOBS_PREFIX: &str = "platform:jobs";
 pub async fn serve(settings: ApiSettings) -> Result<(), Box<dyn std::error::Error>> {
     let shared = &settings.shared;
     let master_keys = MasterKeys::of(shared)?;
-    let database = platform::connect(&shared.database_url, "odoo-saas-api", DATABASE_CONNECTIONS).await?;
+    // The process's own work, and the requests: the database shows the latter only the organization that they enter.
+    let database =
+        platform::connect(&shared.database_url, "odoo-saas-api", OWN_CONNECTIONS, Sight::All).await?;
+    let scoped = platform::connect(
+        &shared.database_url,
+        "odoo-saas-api",
+        DATABASE_CONNECTIONS,
+        Sight::Entered,
+    )
+    .await?;
     let secrets = Secrets::prepare(database.clone(), master_keys).await?;
     bootstrap(
         &database,
@@ -72,7 +85,15 @@ pub async fn serve(settings: ApiSettings) -> Result<(), Box<dyn std::error::Erro
             .set_number_of_retries(1),
     )?;
     let throttle = SignInThrottle::new(redis.clone(), REDIS_PREFIX, &secrets).await?;
-    let platform = Platform::open(database.clone(), secrets, shared.domains.clone(), throttle).await?;
+    let mailer = match &settings.mail {
+        Some(mail) => Some(Mailer::new(&mail.smtp_url, &mail.from)?),
+        None => None,
+    };
+    let databases = Databases {
+        all: database.clone(),
+        scoped,
+    };
+    let platform = Platform::open(databases, secrets, shared.domains.clone(), throttle, mailer).await?;
 
     let registry = telemetry::registry()?;
     let http_metrics = HttpMetrics::new(&registry)?;
@@ -124,6 +145,8 @@ pub async fn serve(settings: ApiSettings) -> Result<(), Box<dyn std::error::Erro
     };
     let token = ending.clone();
     tasks.spawn(async move { housekeeper.keep_house(token).await });
+    let (token, sealer) = (ending.clone(), Sealer::new(platform.clone()));
+    tasks.spawn(async move { sealer.run(token).await });
     // Waits and streams end before the server does, or it would wait for them.
     let closing = ending.child_token();
 
@@ -190,7 +213,7 @@ pub async fn rotate_signing_key(
     rotation: Rotation,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let secrets = prepared_secrets(settings).await?;
-    let database = platform::connect(&settings.shared.database_url, "odoo-saas-api", 1).await?;
+    let database = platform::connect(&settings.shared.database_url, "odoo-saas-api", 1, Sight::All).await?;
     platform::auth::rotation::rotate(&database, &secrets, rotation).await?;
     Ok(())
 }
@@ -208,7 +231,7 @@ pub async fn rotate_data_key(settings: &ApiSettings) -> Result<Tended, Box<dyn s
 async fn prepared_secrets(settings: &ApiSettings) -> Result<Arc<Secrets>, Box<dyn std::error::Error>> {
     let shared = &settings.shared;
     let master_keys = MasterKeys::of(shared)?;
-    let database = platform::connect(&shared.database_url, "odoo-saas-api", 2).await?;
+    let database = platform::connect(&shared.database_url, "odoo-saas-api", 2, Sight::All).await?;
     Ok(Secrets::prepare(database, master_keys).await?)
 }
 
@@ -217,7 +240,7 @@ async fn prepared_secrets(settings: &ApiSettings) -> Result<Arc<Secrets>, Box<dy
 /// # Errors
 /// Something that it needs is not there.
 pub async fn nudge_reconciler(settings: &ApiSettings) -> Result<Nudge, Box<dyn std::error::Error>> {
-    let database = platform::connect(&settings.shared.database_url, "odoo-saas-api", 1).await?;
+    let database = platform::connect(&settings.shared.database_url, "odoo-saas-api", 1, Sight::All).await?;
     Ok(reconcile::nudge_now(&database).await?)
 }
 

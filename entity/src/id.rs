@@ -164,6 +164,12 @@ ids! {
     UserId = "usr";
     /// One sign-in of a user.
     SessionId = "ses";
+    /// An invitation to an organization.
+    InvitationId = "inv";
+    /// A credential of an organization, for programs.
+    ApiKeyId = "key";
+    /// An entry of the audit log.
+    AuditEventId = "evt";
     /// One Odoo database with what belongs to it.
     TenantId = "ten";
     /// One long-running piece of work.

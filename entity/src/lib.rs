@@ -5,11 +5,14 @@
     reason = "an entity's columns are documented by the migration that makes them"
 )]
 
+pub mod api_key;
+pub mod audit_event;
 pub mod data_key;
 pub mod database_server;
 pub mod drift;
 pub mod id;
 pub mod idempotency_record;
+pub mod invitation;
 pub mod membership;
 pub mod organization;
 pub mod organization_ancestor;

@@ -17,6 +17,8 @@ pub struct Model {
     pub organization_id: OrganizationId,
     pub role: Role,
     pub created_at: DateTimeUtc,
+    pub revision: i64,
+    pub position: Uuid,
 }
 
 impl ActiveModelBehavior for ActiveModel {}

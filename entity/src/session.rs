@@ -15,6 +15,9 @@ pub struct Model {
     pub created_at: DateTimeUtc,
     pub expires_at: DateTimeUtc,
     pub ended_at: Option<DateTimeUtc>,
+    pub address: Option<String>,
+    pub user_agent: Option<String>,
+    pub refreshed_at: DateTimeUtc,
 }
 
 impl ActiveModelBehavior for ActiveModel {}

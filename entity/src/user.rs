@@ -15,6 +15,7 @@ pub struct Model {
     pub password_hash: String,
     pub created_at: DateTimeUtc,
     pub updated_at: DateTimeUtc,
+    pub revision: i64,
 }
 
 impl ActiveModelBehavior for ActiveModel {}

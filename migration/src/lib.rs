@@ -42,6 +42,25 @@ impl MigrationTrait for Drift {
     }
 }
 
+struct Identity;
+
+impl MigrationName for Identity {
+    fn name(&self) -> &'static str {
+        "platform_0003_identity"
+    }
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for Identity {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        manager
+            .get_connection()
+            .execute_unprepared(include_str!("sql/0003_identity.sql"))
+            .await?;
+        Ok(())
+    }
+}
+
 struct DataKeys;
 
 impl MigrationName for DataKeys {
@@ -71,6 +90,7 @@ impl MigratorTrait for Migrator {
         let mut migrations = jobs::migrations();
         migrations.push(Box::new(ControlPlane));
         migrations.push(Box::new(Drift));
+        migrations.push(Box::new(Identity));
         migrations.push(Box::new(DataKeys));
         migrations
     }

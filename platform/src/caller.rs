@@ -3,39 +3,53 @@
 //! the tree. What only reads goes through a [`Reader`](crate::reader::Reader), which asks the same in the statement that
 //! reads.
 
-use std::{marker::PhantomData, sync::Arc};
+use std::{marker::PhantomData, net::IpAddr, sync::Arc};
 
-use entity::{
-    id::{OrganizationId, SessionId, UserId},
-    values::Role,
+use entity::{id::OrganizationId, values::Role};
+use sea_orm::{
+    ConnectionTrait as _, DatabaseTransaction, DbBackend, Statement, TransactionTrait as _,
+    sea_query::{Expr, SimpleExpr},
 };
-use sea_orm::sea_query::{Expr, SimpleExpr};
+use uuid::Uuid;
 
 use crate::{
     Platform,
-    auth::Claims,
+    api_keys::ApiKeys,
+    auth::{Actor, Credential},
     error::Error,
+    members::{Invitations, Members},
     operations::Operations,
+    organizations::Organizations,
     permissions::{self, Permission, ReadDrift},
+    profile::Myself,
     reconcile::DriftReader,
     tenants::Tenants,
 };
 
+/// The request that somebody sent: what the log and the work that it causes say of it.
+#[derive(Debug, Clone)]
+pub struct Origin {
+    /// The request's id.
+    pub request_id: String,
+    /// Where it came from.
+    pub address: IpAddr,
+    /// What was asked for: the operation's name in the API's document.
+    pub action: &'static str,
+}
+
 /// Who is calling.
 #[derive(Debug, Clone)]
 pub struct Identity {
-    /// The user.
-    pub user: UserId,
-    /// The session.
-    pub session: SessionId,
-    /// The organization that was signed in to.
+    /// The user or the key.
+    pub actor: Actor,
+    /// The organization that the credential acts for.
     pub organization: OrganizationId,
     /// The effective role: the lower of the token's and the present one.
     pub role: Role,
     /// Whether the organization is the root.
     pub root: bool,
-    /// The request, for logs and for the work that it causes.
-    pub request_id: String,
+    /// The request.
+    pub origin: Origin,
 }
 
 /// A caller that has the permission `P`.
@@ -47,20 +61,61 @@ pub struct Caller<P> {
 }
 
 impl Platform {
-    /// Checks that the session, membership and role behind a verified token permit `P`, now.
+    /// Checks that what stands behind a credential permits `P`, now.
     ///
     /// # Errors
     /// [`Error::Unauthenticated`] or [`Error::Forbidden`].
     pub async fn authorize<P: Permission>(
         self: &Arc<Self>,
-        claims: &Claims,
-        request_id: &str,
+        credential: &Credential,
+        origin: Origin,
     ) -> Result<Caller<P>, Error> {
-        let role = self.standing(claims.sid).await?;
+        let role = self.standing(credential).await?;
         Ok(Caller {
             platform: self.clone(),
-            identity: self.identify::<P>(claims, role, request_id)?,
+            identity: self.identify::<P>(credential, role, origin)?,
             permission: PhantomData,
+        })
+    }
+
+    /// The present role behind a credential; `None` once it is worth nothing.
+    async fn standing(&self, credential: &Credential) -> Result<Option<Role>, Error> {
+        let (entrance, parameter) = credential.entrance(1);
+        let statement = Statement::from_sql_and_values(
+            DbBackend::Postgres,
+            format!("SELECT {entrance} AS role"),
+            [parameter],
+        );
+        let row = crate::answered(self.scoped().query_one_raw(statement)).await?;
+        match row {
+            Some(row) => Ok(row.try_get("", "role")?),
+            None => Ok(None),
+        }
+    }
+
+    /// Who shows a credential whose present role is this, if that has the permission `P`.
+    pub(crate) fn identify<P: Permission>(
+        &self,
+        credential: &Credential,
+        present: Option<Role>,
+        origin: Origin,
+    ) -> Result<Identity, Error> {
+        let role = credential.effective(present.ok_or(Error::Unauthenticated)?);
+        let organization = credential.organization();
+        let root = organization == self.root();
+        let actor = credential.actor();
+        if role < P::LEAST || (P::ROOT_ONLY && !root) || (P::PERSON_ONLY && !actor.is_person()) {
+            return Err(Error::Forbidden { permission: P::ID });
+        }
+        if let Actor::ApiKey(key) = actor {
+            self.key_uses.note(key);
+        }
+        Ok(Identity {
+            actor,
+            organization,
+            role,
+            root,
+            origin,
         })
     }
 }
@@ -84,20 +139,40 @@ impl<P: Permission> Caller<P> {
         Operations::new(&self.identity)
     }
 
+    /// The organizations that the caller can change.
+    #[must_use]
+    pub fn organizations(&self) -> Organizations<'_> {
+        Organizations::new(&self.platform, &self.identity)
+    }
+
+    /// The members that the caller can change.
+    #[must_use]
+    pub fn members(&self) -> Members<'_> {
+        Members::new(&self.platform, &self.identity)
+    }
+
+    /// The invitations that the caller can change.
+    #[must_use]
+    pub fn invitations(&self) -> Invitations<'_> {
+        Invitations::new(&self.platform, &self.identity)
+    }
+
+    /// The API keys that the caller can change.
+    #[must_use]
+    pub fn api_keys(&self) -> ApiKeys<'_> {
+        ApiKeys::new(&self.platform, &self.identity)
+    }
+
+    /// The caller's own account.
+    #[must_use]
+    pub fn myself(&self) -> Myself<'_> {
+        Myself::new(&self.platform, &self.identity)
+    }
+
     /// The platform, for what belongs to nobody.
     #[must_use]
     pub fn platform(&self) -> &Arc<Platform> {
         &self.platform
-    }
-
-    /// Ends the caller's own session.
-    ///
-    /// # Errors
-    /// The database doesn't answer.
-    pub async fn log_out(&self) -> Result<(), Error> {
-        self.platform
-            .end_session(self.identity.session, chrono::Utc::now())
-            .await
     }
 }
 
@@ -109,35 +184,63 @@ impl Caller<ReadDrift> {
     }
 }
 
-impl Platform {
-    /// A verified token's bearer, whose session and membership have this role at present, if that has the permission
-    /// `P`.
-    pub(crate) fn identify<P: Permission>(
-        &self,
-        claims: &Claims,
-        present: Option<Role>,
-        request_id: &str,
-    ) -> Result<Identity, Error> {
-        let role = claims.role.min(present.ok_or(Error::Unauthenticated)?);
-        let root = claims.org == self.root();
-        if role < P::LEAST || (P::ROOT_ONLY && !root) {
-            return Err(Error::Forbidden { permission: P::ID });
-        }
-        Ok(Identity {
-            user: claims.sub,
-            session: claims.sid,
-            organization: claims.org,
-            role,
-            root,
-            request_id: request_id.to_owned(),
-        })
-    }
-}
-
 impl Identity {
     /// The condition that a row's organization is the caller's own or below it. Every query of a store has it.
     pub(crate) fn sees(&self, organization_column: &'static str) -> SimpleExpr {
         below(self.organization, organization_column)
+    }
+
+    /// Begins a transaction that sees what the caller sees, and nothing else.
+    pub(crate) async fn begin(&self, platform: &Platform) -> Result<DatabaseTransaction, Error> {
+        let transaction = crate::answered(platform.scoped().begin()).await?;
+        self.enter(&transaction).await?;
+        Ok(transaction)
+    }
+
+    /// Lets a transaction see what the caller sees, and nothing else.
+    async fn enter(&self, transaction: &DatabaseTransaction) -> Result<(), Error> {
+        let user = match self.actor {
+            Actor::User { id, .. } => id.0.to_string(),
+            Actor::ApiKey(_) => String::new(),
+        };
+        crate::answered(transaction.execute_raw(Statement::from_sql_and_values(
+            DbBackend::Postgres,
+            "SELECT set_config('platform.organization', $1, true), set_config('platform.user', $2, true), \
+                    set_config('platform.scope', '', true)",
+            [self.organization.0.to_string().into(), user.into()],
+        )))
+        .await?;
+        Ok(())
+    }
+
+    /// Lets a transaction see everything for as long as `work` takes: for what the platform must know, and its caller
+    /// need not, such as whether an e-mail address has an account.
+    pub(crate) async fn as_the_platform<T>(
+        &self,
+        transaction: &DatabaseTransaction,
+        work: impl AsyncFnOnce(&DatabaseTransaction) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        crate::answered(transaction.execute_unprepared("SET LOCAL platform.scope = 'system'")).await?;
+        let outcome = work(transaction).await?;
+        self.enter(transaction).await?;
+        Ok(outcome)
+    }
+
+    /// The request's id.
+    #[must_use]
+    pub fn request_id(&self) -> &str {
+        &self.origin.request_id
+    }
+
+    /// Under whose name idempotency keys are kept: the API key, or the user in its organization, since a refreshed
+    /// session is no new client.
+    pub(crate) fn idempotent_as(&self) -> Uuid {
+        match self.actor {
+            Actor::User { id, .. } => {
+                Uuid::from_u128(id.0.as_u128() ^ self.organization.0.as_u128().rotate_left(64))
+            }
+            Actor::ApiKey(key) => key.0,
+        }
     }
 
     /// Whether the caller may see internal details, such as host names in an operation's error.
@@ -149,7 +252,7 @@ impl Identity {
     /// The ids of all that the caller may do.
     #[must_use]
     pub fn permissions(&self) -> Vec<&'static str> {
-        permissions::of(self.role, self.root)
+        permissions::of(self.role, self.root, self.actor.is_person())
     }
 }
 

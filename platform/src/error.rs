@@ -84,6 +84,30 @@ pub enum Error {
         /// When to try again.
         retry_after: Duration,
     },
+    /// The user is a member of several organizations that the caller sees, and none was named.
+    #[error("the user is a member of several organizations")]
+    MemberOfSeveral(Vec<OrganizationId>),
+    /// The organization can't be deleted.
+    #[error("the organization is in use: {0}")]
+    OrganizationInUse(&'static str),
+    /// An organization keeps an owner.
+    #[error("the last owner stays")]
+    LastOwner,
+    /// The user is a member already.
+    #[error("the user is a member already")]
+    AlreadyMember,
+    /// There is an account with this address, which the caller can't dispose of.
+    #[error("there is an account with this address")]
+    AccountExists,
+    /// The invitation was accepted before.
+    #[error("the invitation was accepted before")]
+    InvitationUsed,
+    /// The invitation's time is over.
+    #[error("the invitation has expired")]
+    InvitationExpired,
+    /// The API key's time is over.
+    #[error("the API key has expired")]
+    ApiKeyExpired,
     /// Another tenant has the slug.
     #[error("the slug is taken")]
     SlugTaken,

@@ -4,12 +4,12 @@
 use entity::idempotency_record;
 use sea_orm::{
     ActiveValue::Set, ColumnTrait as _, ConnectionTrait as _, DatabaseTransaction, EntityTrait as _,
-    QueryFilter as _, Statement, TransactionTrait as _,
+    QueryFilter as _, Statement,
 };
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::{Platform, caller::Identity, error::Error};
+use crate::{Platform, error::Error};
 
 /// How long an answer is kept.
 const KEPT_HOURS: i64 = 24;
@@ -33,31 +33,6 @@ pub enum Effect<T> {
 }
 
 impl Platform {
-    /// Carries out `work` in a transaction, once for each key of a credential. `record` says what a replay answers,
-    /// and must leave secrets out.
-    ///
-    /// # Errors
-    /// [`Error::IdempotencyInFlight`], [`Error::IdempotencyKeyReused`], or whatever `work` fails with; then nothing
-    /// has been changed.
-    pub async fn once<T>(
-        &self,
-        credential: Uuid,
-        once: Option<&Once>,
-        work: impl AsyncFnOnce(&DatabaseTransaction) -> Result<T, Error>,
-        record: impl FnOnce(&T) -> Value,
-    ) -> Result<Effect<T>, Error> {
-        let transaction = self.database().begin().await?;
-        let effect = attempt(&transaction, credential, once, work, record).await;
-        if let Ok(Effect::Done(_)) = effect {
-            transaction.commit().await?;
-        } else if let Err(error) = transaction.rollback().await {
-            // Rolled back before the answer, since a transaction that is only dropped still holds the key when the
-            // client sends it again. Nothing was changed in any case, and the answer is as good.
-            tracing::warn!(%error, "a transaction was not rolled back");
-        }
-        effect
-    }
-
     /// Forgets answers that are too old to be replayed.
     ///
     /// # Errors
@@ -127,21 +102,28 @@ async fn attempt<T>(
 }
 
 impl<P: crate::permissions::Permission> crate::caller::Caller<P> {
-    /// Carries out `work` once for each idempotency key of the caller's: see [`Platform::once`].
+    /// Carries out `work` in a transaction, once for each key of the caller's. `record` says what a replay answers, and
+    /// must leave secrets out.
     ///
     /// # Errors
-    /// As there.
+    /// [`Error::IdempotencyInFlight`], [`Error::IdempotencyKeyReused`], or whatever `work` fails with; then nothing
+    /// has been changed.
     pub async fn once<T>(
         &self,
         once: Option<&Once>,
         work: impl AsyncFnOnce(&DatabaseTransaction) -> Result<T, Error>,
         record: impl FnOnce(&T) -> Value,
     ) -> Result<Effect<T>, Error> {
-        // The credential is the user in its organization: a refreshed session is no new client.
-        let Identity {
-            user, organization, ..
-        } = self.identity();
-        let credential = Uuid::from_u128(user.0.as_u128() ^ organization.0.as_u128().rotate_left(64));
-        self.platform().once(credential, once, work, record).await
+        let transaction = self.identity().begin(self.platform()).await?;
+        let credential = self.identity().idempotent_as();
+        let effect = attempt(&transaction, credential, once, work, record).await;
+        if let Ok(Effect::Done(_)) = effect {
+            transaction.commit().await?;
+        } else if let Err(error) = transaction.rollback().await {
+            // Rolled back before the answer, since a transaction that is only dropped still holds the key when the
+            // client sends it again. Nothing was changed in any case, and the answer is as good.
+            tracing::warn!(%error, "a transaction was not rolled back");
+        }
+        effect
     }
 }

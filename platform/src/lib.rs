@@ -1,16 +1,22 @@
 //! The rules of the platform: who may do what, what a tenant is and how it lives, what an operation means to its owner.
 //! Holds no HTTP (that is `api`'s) and nothing that touches an Odoo (that is `odoo`'s, called by `worker`).
 
+pub mod api_keys;
+pub mod audit;
 pub mod auth;
 pub mod caller;
 pub mod error;
 pub mod idempotency;
 pub mod limits;
+pub mod mail;
+pub mod members;
 pub mod operations;
+pub mod organizations;
 pub mod paging;
 pub mod permissions;
 pub mod pools;
 pub mod precondition;
+pub mod profile;
 pub mod reader;
 pub mod reconcile;
 pub mod secrets;
@@ -28,6 +34,7 @@ use entity::id::OrganizationId;
 pub use entity::{self, id, values};
 use error::Error;
 use paging::PageTokens;
+use quick_cache::sync::Cache;
 use sea_orm::{
     ColumnTrait as _, ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbErr, EntityTrait as _,
     QueryFilter as _,
@@ -39,7 +46,10 @@ use settings::Domains;
 /// What all of the rules stand on. One for each process.
 #[derive(Debug)]
 pub struct Platform {
+    /// For what is nobody's request, or is asked before it is known whose it is: sees all rows.
     database: DatabaseConnection,
+    /// For requests: sees what the statement, or the transaction, has entered (see `grants.sql`).
+    scoped: DatabaseConnection,
     secrets: Arc<Secrets>,
     domains: Domains,
     /// The organization at the root of the tree, which never changes.
@@ -49,6 +59,24 @@ pub struct Platform {
     /// When the signing keys were last read again because a token named an unknown one, in milliseconds since 1970.
     keys_read_at: AtomicI64,
     throttle: SignInThrottle,
+    /// API keys that this process has seen, by the hash of their secret.
+    known_keys: Cache<Vec<u8>, Arc<auth::KnownKey>>,
+    key_uses: api_keys::Uses,
+    mailer: Option<mail::Mailer>,
+    /// Proves that this platform sealed an event of the audit log.
+    audit_key: [u8; 32],
+}
+
+/// API keys that are remembered.
+const KEYS_REMEMBERED: usize = 20_000;
+
+/// The database as a process uses it.
+#[derive(Debug, Clone)]
+pub struct Databases {
+    /// Sees all rows.
+    pub all: DatabaseConnection,
+    /// Sees the rows of an organization that was entered.
+    pub scoped: DatabaseConnection,
 }
 
 /// The organization at the root of the tree; none before the first start.
@@ -68,11 +96,16 @@ impl Platform {
     /// # Errors
     /// The database doesn't answer, or its keys don't open.
     pub async fn open(
-        database: DatabaseConnection,
+        databases: Databases,
         secrets: Arc<Secrets>,
         domains: Domains,
         throttle: SignInThrottle,
+        mailer: Option<mail::Mailer>,
     ) -> Result<Arc<Self>, Error> {
+        let Databases {
+            all: database,
+            scoped,
+        } = databases;
         let token_keys = TokenKeys::load(&database, &secrets, chrono::Utc::now()).await?;
         let root = root_organization(&database)
             .await?
@@ -80,6 +113,8 @@ impl Platform {
         let page_tokens = PageTokens::new(secrets.derive("page-token").await?);
         Ok(Arc::new(Self {
             database,
+            scoped,
+            audit_key: secrets.derive("audit-seal").await?,
             secrets,
             domains,
             root,
@@ -87,6 +122,9 @@ impl Platform {
             token_keys: RwLock::new(Arc::new(token_keys)),
             keys_read_at: AtomicI64::new(0),
             throttle,
+            known_keys: Cache::new(KEYS_REMEMBERED),
+            key_uses: api_keys::Uses::default(),
+            mailer,
         }))
     }
 
@@ -128,6 +166,16 @@ impl Platform {
         &self.database
     }
 
+    pub(crate) fn scoped(&self) -> &DatabaseConnection {
+        &self.scoped
+    }
+
+    /// What sends mail; `None` where no server is set.
+    #[must_use]
+    pub fn mailer(&self) -> Option<&mail::Mailer> {
+        self.mailer.as_ref()
+    }
+
     /// What seals and opens secrets.
     #[must_use]
     pub fn secrets(&self) -> &Arc<Secrets> {
@@ -161,11 +209,25 @@ pub(crate) async fn answered<T, E: Into<Error>>(
     }
 }
 
+/// Which rows a connection sees, where the database restricts its role to those of an organization.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sight {
+    /// All: for the process's own work.
+    All,
+    /// Those of the organization that a statement or a transaction enters, and of those below.
+    Entered,
+}
+
 /// Connects to the control plane's database. Every wait for it has an end.
 ///
 /// # Errors
 /// It doesn't answer.
-pub async fn connect(url: &SecretString, name: &str, connections: u32) -> Result<DatabaseConnection, Error> {
+pub async fn connect(
+    url: &SecretString,
+    name: &str,
+    connections: u32,
+    sight: Sight,
+) -> Result<DatabaseConnection, Error> {
     let mut options = ConnectOptions::new(url.expose_secret());
     let name = name.to_owned();
     options
@@ -182,6 +244,13 @@ pub async fn connect(url: &SecretString, name: &str, connections: u32) -> Result
                 ("statement_timeout", "15s"),
                 ("lock_timeout", "5s"),
                 ("idle_in_transaction_session_timeout", "30s"),
+                (
+                    "platform.scope",
+                    match sight {
+                        Sight::All => "system",
+                        Sight::Entered => "entered",
+                    },
+                ),
             ])
         });
     Ok(Database::connect(options).await?)

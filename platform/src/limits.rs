@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use entity::id::SessionId;
+use entity::id::{ApiKeyId, SessionId};
 use prometheus::{IntCounter, Registry};
 use quick_cache::sync::Cache;
 use redis::{Script, aio::ConnectionManager};
@@ -52,6 +52,8 @@ return {granted, math.floor(permits), wait}
 pub enum Subject {
     /// Those of a session.
     Session(SessionId),
+    /// Those of an API key.
+    Key(ApiKeyId),
     /// Those of an address that shows no good credential.
     Address(IpAddr),
 }
@@ -62,6 +64,7 @@ impl Subject {
 
         match self {
             Self::Session(session) => format!("{prefix}:rate:{session}"),
+            Self::Key(key) => format!("{prefix}:rate:{key}"),
             Self::Address(address) => {
                 let mut name = format!("{prefix}:rate:");
                 for byte in network_of(address) {

@@ -4,39 +4,42 @@
 
 use std::{marker::PhantomData, sync::Arc};
 
-use entity::id::SessionId;
-use sea_orm::{
-    ConnectionTrait as _, DbBackend, EntityTrait, FromQueryResult as _, QueryTrait as _, Select, Statement,
-};
-use uuid::Uuid;
+use entity::{id::OrganizationId, values::Role};
+use sea_orm::{ConnectionTrait as _, DbBackend, EntityTrait, FromQueryResult, QueryTrait, Select, Statement};
 
 use crate::{
     Platform,
-    auth::{Claims, standing_query},
-    caller::Identity,
+    api_keys::ApiKeyReader,
+    audit::AuditReader,
+    auth::Credential,
+    caller::{Identity, Origin},
     error::Error,
+    members::{InvitationReader, MemberReader},
     operations::OperationReader,
+    organizations::OrganizationReader,
+    paging::Page,
     permissions::Permission,
+    profile::ProfileReader,
     tenants::TenantReader,
 };
 
-/// Somebody with a verified token, who reads what the permission `P` lets them read.
+/// Somebody with a credential, who reads what the permission `P` lets them read.
 #[derive(Debug)]
 pub struct Reader<P> {
     platform: Arc<Platform>,
-    claims: Arc<Claims>,
-    request_id: String,
+    credential: Credential,
+    origin: Origin,
     permission: PhantomData<fn() -> P>,
 }
 
 impl Platform {
-    /// A reader for a verified token. Nothing has been asked of the database yet: each read does.
+    /// A reader for a credential. Nothing has been asked of the database yet: each read does.
     #[must_use]
-    pub fn reader<P: Permission>(self: &Arc<Self>, claims: Arc<Claims>, request_id: &str) -> Reader<P> {
+    pub fn reader<P: Permission>(self: &Arc<Self>, credential: Credential, origin: Origin) -> Reader<P> {
         Reader {
             platform: self.clone(),
-            claims,
-            request_id: request_id.to_owned(),
+            credential,
+            origin,
             permission: PhantomData,
         }
     }
@@ -55,15 +58,56 @@ impl<P: Permission> Reader<P> {
         OperationReader::new(self)
     }
 
+    /// The organizations that the caller can see.
+    #[must_use]
+    pub fn organizations(&self) -> OrganizationReader<'_, P> {
+        OrganizationReader::new(self)
+    }
+
+    /// The members that the caller can see.
+    #[must_use]
+    pub fn members(&self) -> MemberReader<'_, P> {
+        MemberReader::new(self)
+    }
+
+    /// The invitations that the caller can see.
+    #[must_use]
+    pub fn invitations(&self) -> InvitationReader<'_, P> {
+        InvitationReader::new(self)
+    }
+
+    /// The API keys that the caller can see.
+    #[must_use]
+    pub fn api_keys(&self) -> ApiKeyReader<'_, P> {
+        ApiKeyReader::new(self)
+    }
+
+    /// The audit log that the caller can see.
+    #[must_use]
+    pub fn audit(&self) -> AuditReader<'_, P> {
+        AuditReader::new(self)
+    }
+
+    /// The caller's own account.
+    #[must_use]
+    pub fn profile(&self) -> ProfileReader<'_, P> {
+        ProfileReader::new(self)
+    }
+
     /// The platform, for what belongs to nobody.
     #[must_use]
     pub fn platform(&self) -> &Arc<Platform> {
         &self.platform
     }
 
-    /// What the token says. Only the organization is used before the database has been asked.
-    pub(crate) fn claims(&self) -> &Claims {
-        &self.claims
+    /// The credential. Only its organization and its actor are used before the database has been asked.
+    pub(crate) fn credential(&self) -> &Credential {
+        &self.credential
+    }
+
+    /// Where the caller is.
+    pub(crate) fn organization(&self) -> OrganizationId {
+        self.credential.organization()
     }
 
     /// Reads rows, at most `limit` if that is given, and who is calling as of the same moment.
@@ -75,74 +119,87 @@ impl<P: Permission> Reader<P> {
         select: Select<E>,
         limit: Option<u64>,
     ) -> Result<(Identity, Vec<E::Model>), Error> {
-        let Statement { sql, values, .. } = select.build(DbBackend::Postgres);
+        self.rows_as::<E::Model>(&select, limit).await
+    }
+
+    /// The same for a query whose rows are no table's.
+    ///
+    /// # Errors
+    /// As [`Reader::rows`].
+    pub(crate) async fn rows_as<M: FromQueryResult>(
+        &self,
+        select: &impl QueryTrait,
+        limit: Option<u64>,
+    ) -> Result<(Identity, Vec<M>), Error> {
+        self.rows_of(select.build(DbBackend::Postgres), limit).await
+    }
+
+    /// The same for a statement.
+    ///
+    /// # Errors
+    /// As [`Reader::rows`].
+    pub(crate) async fn rows_of<M: FromQueryResult>(
+        &self,
+        Statement { sql, values, .. }: Statement,
+        limit: Option<u64>,
+    ) -> Result<(Identity, Vec<M>), Error> {
         let mut values = values.map(|values| values.0).unwrap_or_default();
-        values.push(SessionId::into(self.claims.sid));
+        let (entrance, parameter) = self.credential.entrance(values.len() + 1);
+        values.push(parameter);
         // As text, not as a parameter: Postgres takes an unknown limit for a tenth of the table, and would make a new
         // plan for each request.
         let limit = limit.map(|limit| format!(" LIMIT {limit}")).unwrap_or_default();
-        // One row of standing, so the join is a nested loop and keeps the rows' order.
+        // One row of standing, so the join is a nested loop: it enters the organization before it reads, and keeps the
+        // rows' order.
         let sql = format!(
             "SELECT standing.role AS standing_role, found.* \
-               FROM ({}) standing LEFT JOIN LATERAL ({sql}{limit}) found ON true",
-            standing_query(values.len())
+               FROM {entrance} AS standing (role) \
+               LEFT JOIN LATERAL (SELECT true AS is_a_row, those.* FROM ({sql}{limit}) those) found ON true \
+              WHERE standing.role IS NOT NULL"
         );
         let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, values);
-        let rows = crate::answered(self.platform.database().query_all_raw(statement)).await?;
-        let role = rows
+        let rows = crate::answered(self.platform.scoped().query_all_raw(statement)).await?;
+        let role: Option<Role> = rows
             .first()
             .map(|row| row.try_get("", "standing_role"))
             .transpose()?;
         let identity = self
             .platform
-            .identify::<P>(&self.claims, role, &self.request_id)?;
+            .identify::<P>(&self.credential, role, self.origin.clone())?;
         let mut models = Vec::with_capacity(rows.len());
-        // Where nothing was found, the join answers one row of nulls.
-        let nothing = match rows.as_slice() {
-            [only] => only.try_get::<Option<Uuid>>("", "id")?.is_none(),
-            _ => false,
-        };
-        if !nothing {
-            for row in &rows {
-                models.push(E::Model::from_query_result(row, "")?);
+        for row in &rows {
+            // Where nothing was found, the join answers one row of nulls.
+            if row.try_get::<Option<bool>>("", "is_a_row")?.is_some() {
+                models.push(M::from_query_result(row, "")?);
             }
         }
         Ok((identity, models))
     }
-}
 
-/// Who is calling, with names.
-#[derive(Debug)]
-pub struct Profile {
-    /// The user.
-    pub user: entity::user::Model,
-    /// The organization that the credential acts for.
-    pub organization: entity::organization::Model,
-    /// The role and what comes with it.
-    pub identity: Identity,
-}
+    /// A page of rows that were asked for with one more.
+    pub(crate) fn page<T>(
+        &self,
+        list: &impl serde::Serialize,
+        limit: u32,
+        rows: Vec<T>,
+        id: impl Fn(&T) -> uuid::Uuid,
+    ) -> Page<T> {
+        let tokens = self.platform.page_tokens();
+        tokens.page(self.organization(), list, limit, rows, id)
+    }
 
-impl<P: Permission> Reader<P> {
-    /// Who is calling, with names.
+    /// The row after which a page begins.
     ///
     /// # Errors
-    /// [`Error::Unauthenticated`] or [`Error::Forbidden`].
-    pub async fn profile(&self) -> Result<Profile, Error> {
-        let (_, users) = self
-            .rows(entity::user::Entity::find_by_id(self.claims.sub), None)
-            .await?;
-        let (identity, organizations) = self
-            .rows(entity::organization::Entity::find_by_id(self.claims.org), None)
-            .await?;
-        let (user, organization) = users
-            .into_iter()
-            .next()
-            .zip(organizations.into_iter().next())
-            .ok_or(Error::Unauthenticated)?;
-        Ok(Profile {
-            user,
-            organization,
-            identity,
-        })
+    /// [`Error::InvalidPageToken`].
+    pub(crate) fn after(
+        &self,
+        list: &impl serde::Serialize,
+        page_token: Option<&str>,
+    ) -> Result<Option<uuid::Uuid>, Error> {
+        let tokens = self.platform.page_tokens();
+        page_token
+            .map(|token| tokens.read(self.organization(), list, token))
+            .transpose()
     }
 }

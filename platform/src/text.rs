@@ -138,6 +138,31 @@ pub fn email(text: &str) -> Result<String, &'static str> {
     }
 }
 
+/// Checks an e-mail address that an account is to have: as [`email`], and of ASCII only, without quotes, so that there is
+/// one way to write it but for upper and lower case.
+///
+/// # Errors
+/// A sentence that says what is wrong.
+pub fn account_email(text: &str) -> Result<String, &'static str> {
+    let address = email(text)?;
+    let (local, domain) = address.rsplit_once('@').unwrap_or_default();
+    // The atoms of RFC 5322, section 3.2.3.
+    let fine = local.split('.').all(|atom| {
+        !atom.is_empty()
+            && atom
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&byte))
+    }) && domain
+        .split('.')
+        .all(|label| label.len() <= 63 && !label.ends_with('-'))
+        && !address.bytes().any(|byte| byte == 0);
+    if fine {
+        Ok(address)
+    } else {
+        Err("must be an e-mail address of ASCII characters, without quotes")
+    }
+}
+
 /// Checks a display name: 1–`max` characters, none of them a control character, not only blanks. Answers it trimmed.
 ///
 /// # Errors

@@ -63,7 +63,13 @@ pub async fn run(settings: WorkerSettings, mischief: Option<Mischief>) -> Outcom
 
     let concurrency = settings.concurrency;
     let connections = u32::try_from(concurrency)? + SPARE_CONNECTIONS;
-    let database = platform::connect(&shared.database_url, "odoo-saas-worker", connections).await?;
+    let database = platform::connect(
+        &shared.database_url,
+        "odoo-saas-worker",
+        connections,
+        platform::Sight::All,
+    )
+    .await?;
     let world = Arc::new(World::new(&settings, database.clone())?);
     world.prepare().await?;
     // None yet before the api's first start; a wrong master key ends this one.

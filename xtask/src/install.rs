@@ -183,6 +183,9 @@ fn missing(instance: &Instance, purpose: Purpose) -> Result<Vec<Need>> {
     if matches!(purpose, Purpose::Test | Purpose::Bench) && chromium().is_none() {
         need("chromium", "tests sign in to Odoo with a real browser");
     }
+    if purpose == Purpose::Test && !Path::new("/usr/lib/python3/dist-packages/aiosmtpd").exists() {
+        need("python3-aiosmtpd", "takes the mail that tests have sent");
+    }
     if purpose == Purpose::Bench && exec::find("wrk").is_none() {
         need("wrk", "puts load on the API");
     }

@@ -1,14 +1,14 @@
 //! Credentials: signing in, refreshing, logging out, and the keys that tokens are checked with.
 
 use actix_web::{HttpResponse, http::Method};
-use platform::{auth::SignIn, id::OrganizationId, permissions::ActAsSelf};
+use platform::{auth::SignIn, id::OrganizationId, permissions::ManageSelf};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
     problem::{ApiError, ErrorCode},
-    route::{Authz, Body, Describe, Endpoint, NoContent, Public, Reply, Sketch, endpoint},
+    route::{Authz, Body, Describe, Endpoint, NoContent, Public, Reply, Sketch, UserAgent, endpoint},
 };
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
@@ -21,6 +21,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
                  refresh token that is good once. An account of several organizations names one. Public, since it is \
                  where a credential comes from.",
             )
+            .errors(&[ErrorCode::WrongPassword, ErrorCode::OrganizationRequired, ErrorCode::TooManySignIns])
             .to(token),
         endpoint(Method::POST, "/v1/auth/refresh", "refresh_token")
             .tag("auth")
@@ -29,6 +30,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
                 "Trades a refresh token for a new pair. A token that was used before ends its session, since someone \
                  else may hold it. Public: the refresh token is the credential.",
             )
+            .errors(&[ErrorCode::Unauthenticated, ErrorCode::RefreshTokenReused])
             .to(refresh),
         endpoint(Method::POST, "/v1/auth/logout", "log_out")
             .tag("auth")
@@ -112,47 +114,7 @@ impl actix_web::Responder for Tokens {
     }
 }
 
-/// The answer of a sign-in, whose errors are its own.
-struct SignedIn(Tokens);
-
-impl Describe for SignedIn {
-    fn describe(sketch: &mut Sketch) {
-        Tokens::describe(sketch);
-        sketch.errors(&[
-            ErrorCode::WrongPassword,
-            ErrorCode::OrganizationRequired,
-            ErrorCode::TooManySignIns,
-        ]);
-    }
-}
-
-impl actix_web::Responder for SignedIn {
-    type Body = actix_web::body::BoxBody;
-
-    fn respond_to(self, request: &actix_web::HttpRequest) -> HttpResponse {
-        self.0.respond_to(request)
-    }
-}
-
-/// The answer of a refresh, whose errors are its own.
-struct Refreshed(Tokens);
-
-impl Describe for Refreshed {
-    fn describe(sketch: &mut Sketch) {
-        Tokens::describe(sketch);
-        sketch.errors(&[ErrorCode::Unauthenticated, ErrorCode::RefreshTokenReused]);
-    }
-}
-
-impl actix_web::Responder for Refreshed {
-    type Body = actix_web::body::BoxBody;
-
-    fn respond_to(self, request: &actix_web::HttpRequest) -> HttpResponse {
-        self.0.respond_to(request)
-    }
-}
-
-async fn token(public: Public, body: Body<TokenRequest>) -> Result<SignedIn, ApiError> {
+async fn token(public: Public, agent: UserAgent, body: Body<TokenRequest>) -> Result<Tokens, ApiError> {
     let TokenRequest {
         email,
         password,
@@ -162,19 +124,22 @@ async fn token(public: Public, body: Body<TokenRequest>) -> Result<SignedIn, Api
         email,
         password,
         organization: organization_id,
-        address: public.address(),
+        origin: public.origin().clone(),
+        user_agent: agent.0,
     };
-    Ok(SignedIn(Tokens(public.platform().sign_in(sign_in).await?.into())))
+    Ok(Tokens(public.platform().sign_in(sign_in).await?.into()))
 }
 
-async fn refresh(public: Public, body: Body<RefreshRequest>) -> Result<Refreshed, ApiError> {
-    Ok(Refreshed(Tokens(
-        public.platform().refresh(&body.refresh_token).await?.into(),
-    )))
+async fn refresh(public: Public, body: Body<RefreshRequest>) -> Result<Tokens, ApiError> {
+    let pair = public
+        .platform()
+        .refresh(&body.refresh_token, public.origin())
+        .await?;
+    Ok(Tokens(pair.into()))
 }
 
-async fn logout(caller: Authz<ActAsSelf>) -> Result<NoContent, ApiError> {
-    caller.log_out().await?;
+async fn logout(caller: Authz<ManageSelf>) -> Result<NoContent, ApiError> {
+    caller.myself().log_out().await?;
     Ok(NoContent)
 }
 

@@ -1,10 +1,15 @@
 //! The endpoints, a file a resource. Handlers parse, call into `platform`, and shape the answer; they hold no rules.
 
+mod api_keys;
+mod audit;
 mod auth;
 mod drift;
+mod invitations;
 mod labels;
 mod me;
+mod members;
 mod operations;
+mod organizations;
 mod system;
 mod tenants;
 
@@ -20,6 +25,11 @@ pub fn table() -> RouteTable {
         [
             auth::endpoints(),
             me::endpoints(),
+            organizations::endpoints(),
+            members::endpoints(),
+            invitations::endpoints(),
+            api_keys::endpoints(),
+            audit::endpoints(),
             tenants::endpoints(),
             operations::endpoints(),
             drift::endpoints(),

@@ -20,8 +20,8 @@ use utoipa::{IntoParams, ToSchema};
 use crate::{
     problem::{ApiError, ErrorCode},
     route::{
-        Accepted, Authz, Describe, Endpoint, Event, Events, HasOperation, Id, IdempotencyKey, LastEventId,
-        NoBody, Once, Query, Reads, Reply, Resource, Sketch, Versioned, endpoint,
+        Accepted, Authz, Endpoint, Event, Events, HasOperation, Id, IdempotencyKey, LastEventId, NoBody,
+        Once, Query, Reads, Recorded as _, Replayable, Reply, Resource, Versioned, endpoint,
     },
     state::State,
 };
@@ -54,6 +54,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
                 "Cancel an operation",
                 "Asks the operation to stop and to undo what it did. Past a certain point it only goes forward.",
             )
+            .errors(&[ErrorCode::OperationFinished, ErrorCode::NotCancellable])
             .to(cancel),
         endpoint(Method::POST, "/v1/operations/{id}/retry", "retry_operation")
             .tag("operations")
@@ -62,6 +63,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
                 "Lets an operation that was given up half-way (`retryable`) go on where it stopped, in the direction it \
                  had: it does what is left to do, or undoes what is left to undo.",
             )
+            .errors(&[ErrorCode::NotRetryable])
             .to(retry),
     ]
 }
@@ -275,6 +277,8 @@ impl Operation {
     }
 }
 
+impl Replayable for Operation {}
+
 impl HasOperation for Operation {
     fn operation_id(&self) -> OperationId {
         self.id
@@ -344,42 +348,6 @@ impl From<StatusFilter> for OperationStatus {
             StatusFilter::Failed => Self::Failed,
             StatusFilter::Cancelled => Self::Cancelled,
         }
-    }
-}
-
-/// The operation whose cancellation has been accepted.
-struct Cancelling(Once<Operation>);
-
-impl Describe for Cancelling {
-    fn describe(sketch: &mut Sketch) {
-        Once::<Operation>::describe(sketch);
-        sketch.errors(&[ErrorCode::OperationFinished, ErrorCode::NotCancellable]);
-    }
-}
-
-impl actix_web::Responder for Cancelling {
-    type Body = actix_web::body::BoxBody;
-
-    fn respond_to(self, request: &actix_web::HttpRequest) -> actix_web::HttpResponse {
-        self.0.respond_to(request)
-    }
-}
-
-/// The operation that goes on.
-struct Retrying(Once<Operation>);
-
-impl Describe for Retrying {
-    fn describe(sketch: &mut Sketch) {
-        Once::<Operation>::describe(sketch);
-        sketch.errors(&[ErrorCode::NotRetryable]);
-    }
-}
-
-impl actix_web::Responder for Retrying {
-    type Body = actix_web::body::BoxBody;
-
-    fn respond_to(self, request: &actix_web::HttpRequest) -> actix_web::HttpResponse {
-        self.0.respond_to(request)
     }
 }
 
@@ -533,10 +501,10 @@ async fn cancel(
     id: Id<OperationId>,
     key: IdempotencyKey,
     body: NoBody,
-) -> Result<Cancelling, ApiError> {
+) -> Result<Once<Accepted<Operation>>, ApiError> {
     let change =
         async |transaction: &DatabaseTransaction| caller.operations().cancel(transaction, id.0).await;
-    Ok(Cancelling(accepted(&caller, key, &body, change).await?))
+    accepted(&caller, key, &body, change).await
 }
 
 async fn retry(
@@ -544,9 +512,9 @@ async fn retry(
     id: Id<OperationId>,
     key: IdempotencyKey,
     body: NoBody,
-) -> Result<Retrying, ApiError> {
+) -> Result<Once<Accepted<Operation>>, ApiError> {
     let change = async |transaction: &DatabaseTransaction| caller.operations().retry(transaction, id.0).await;
-    Ok(Retrying(accepted(&caller, key, &body, change).await?))
+    accepted(&caller, key, &body, change).await
 }
 
 /// Changes an operation, once for each key, and answers it as it goes on.
@@ -555,7 +523,7 @@ async fn accepted<P: Permission>(
     key: IdempotencyKey,
     body: &NoBody,
     change: impl AsyncFn(&DatabaseTransaction) -> Result<OperationRow, Error>,
-) -> Result<Once<Operation>, ApiError> {
+) -> Result<Once<Accepted<Operation>>, ApiError> {
     let once = key.with(body.as_body());
     let effect = caller
         .once(

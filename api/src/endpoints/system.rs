@@ -176,7 +176,7 @@ async fn errors(_: Public) -> Result<Html, ApiError> {
     Ok(Html(page(include_str!("errors.html").replace("{{rows}}", &rows))))
 }
 
-fn page(text: String) -> HttpResponse {
+pub(super) fn page(text: String) -> HttpResponse {
     HttpResponse::Ok()
         .content_type("text/html; charset=utf-8")
         .insert_header((
@@ -254,12 +254,17 @@ const DOCS_SCRIPT: &str = "window.onload = () => {\n  window.ui = SwaggerUIBundl
 
 async fn docs_asset(_: Public, asset: Asset) -> Result<AssetFile, ApiError> {
     const DAY: (&str, &str) = ("Cache-Control", "public, max-age=86400");
-    if asset.0 == "start.js" {
+    let script = match asset.0.as_str() {
+        "start.js" => Some(DOCS_SCRIPT),
+        "invitation.js" => Some(include_str!("invitation.js")),
+        _ => None,
+    };
+    if let Some(script) = script {
         return Ok(AssetFile(
             HttpResponse::Ok()
                 .content_type("text/javascript")
                 .insert_header(DAY)
-                .body(DOCS_SCRIPT),
+                .body(script),
         ));
     }
     let served = ["swagger-ui.css", "swagger-ui-bundle.js", "favicon-32x32.png"];

@@ -11,7 +11,6 @@ use platform::{
 };
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
@@ -21,8 +20,8 @@ use super::{
 use crate::{
     problem::{ApiError, ErrorCode},
     route::{
-        Accepted, Authz, Body, Describe, Endpoint, HasOperation, Id, IdempotencyKey, IfMatch, MaybeBody,
-        MergePatch, Once, Patch, Query, Reads, Reply, Resource, Sketch, Versioned, endpoint,
+        Accepted, Authz, Body, Endpoint, HasOperation, Id, IdempotencyKey, IfMatch, MaybeBody, MergePatch,
+        Once, Patch, Query, Reads, Recorded as _, Replayable, Reply, Resource, Versioned, endpoint,
     },
 };
 
@@ -36,6 +35,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
                  operation says when all is done. A generated administrator's password is answered once, and kept \
                  nowhere in clear.",
             )
+            .errors(&[ErrorCode::SlugTaken, ErrorCode::NoCapacity])
             .to(create),
         endpoint(Method::GET, "/v1/tenants", "list_tenants")
             .tag("tenants")
@@ -52,6 +52,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
                 "Changes what is written down about a tenant: its display name, labels and protection. Nothing of it \
                  reaches its Odoo. A patch that changes nothing leaves the `ETag` as it is.",
             )
+            .errors(&[ErrorCode::TenantBusy])
             .to(update),
         endpoint(Method::DELETE, "/v1/tenants/{id}", "delete_tenant")
             .tag("tenants")
@@ -60,6 +61,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
                 "Deletes the tenant for good: its database, files, role and web address. Accepted in any state: what \
                  runs is cancelled and waited for. Asked for again, it answers the same operation.",
             )
+            .errors(&[ErrorCode::TenantProtected])
             .to(delete),
         endpoint(Method::POST, "/v1/tenants/{id}/admin-password", "set_admin_password")
             .tag("tenants")
@@ -68,6 +70,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
                 "Sets the password of the tenant's Odoo administrator. Without one in the request a password is \
                  generated and answered once.",
             )
+            .errors(&[ErrorCode::TenantBusy, ErrorCode::TenantStatus])
             .to(set_admin_password),
     ]
 }
@@ -239,15 +242,13 @@ struct TenantCreated {
     admin_password: Option<String>,
 }
 
+impl Replayable for TenantCreated {
+    const SECRETS: &'static [&'static str] = &["admin_password"];
+}
+
 impl HasOperation for TenantCreated {
     fn operation_id(&self) -> OperationId {
         self.operation.id
-    }
-
-    fn without_secrets(&self, body: &mut Value) {
-        if let Some(fields) = body.as_object_mut() {
-            fields.remove("admin_password");
-        }
     }
 }
 
@@ -259,6 +260,8 @@ struct TenantAccepted {
     /// What works on it.
     operation: Operation,
 }
+
+impl Replayable for TenantAccepted {}
 
 impl HasOperation for TenantAccepted {
     fn operation_id(&self) -> OperationId {
@@ -338,62 +341,11 @@ impl UpdateTenant {
     }
 }
 
-/// A tenant after a change, which another operation may have been in the way of.
-struct Updated(Resource<Tenant>);
-
-impl Describe for Updated {
-    fn describe(sketch: &mut Sketch) {
-        Resource::<Tenant>::describe(sketch);
-        sketch.errors(&[ErrorCode::TenantBusy]);
-    }
-}
-
-impl actix_web::Responder for Updated {
-    type Body = actix_web::body::BoxBody;
-
-    fn respond_to(self, request: &actix_web::HttpRequest) -> actix_web::HttpResponse {
-        self.0.respond_to(request)
-    }
-}
-
-/// Adds an endpoint's own conflicts to what its arguments say.
-struct CanBeCreated<T>(Once<T>);
-
-impl<T: ToSchema> Describe for CanBeCreated<T> {
-    fn describe(sketch: &mut Sketch) {
-        Once::<T>::describe(sketch);
-        sketch.errors(&[ErrorCode::SlugTaken, ErrorCode::NoCapacity]);
-    }
-}
-
-/// Adds an endpoint's own conflicts to what its arguments say.
-struct CanBeBusy<T>(Once<T>);
-
-impl<T: ToSchema> Describe for CanBeBusy<T> {
-    fn describe(sketch: &mut Sketch) {
-        Once::<T>::describe(sketch);
-        sketch.errors(&[ErrorCode::TenantBusy, ErrorCode::TenantStatus]);
-    }
-}
-
-/// Adds an endpoint's own conflicts to what its arguments say.
-struct CanBeProtected<T>(Accepted<T>);
-
-impl<T: ToSchema> Describe for CanBeProtected<T> {
-    fn describe(sketch: &mut Sketch) {
-        Accepted::<T>::describe(sketch);
-        sketch.errors(&[ErrorCode::TenantProtected]);
-    }
-}
-
-crate::route::respond_as_inner!(CanBeCreated, CanBeBusy);
-crate::route::respond_as_inner!(CanBeProtected);
-
 async fn create(
     caller: Authz<CreateTenants>,
     key: IdempotencyKey,
     body: Body<CreateTenant>,
-) -> Result<CanBeCreated<TenantCreated>, ApiError> {
+) -> Result<Once<Accepted<TenantCreated>>, ApiError> {
     let once = key.with(&body);
     let CreateTenant {
         slug,
@@ -437,7 +389,7 @@ async fn create(
             Accepted::record,
         )
         .await?;
-    Ok(CanBeCreated(effect.into()))
+    Ok(effect.into())
 }
 
 async fn list(caller: Reads<ReadTenants>, query: Query<ListTenants>) -> Result<Reply<TenantPage>, ApiError> {
@@ -479,24 +431,24 @@ async fn update(
     id: Id<TenantId>,
     precondition: IfMatch,
     patch: MergePatch<UpdateTenant>,
-) -> Result<Updated, ApiError> {
+) -> Result<Resource<Tenant>, ApiError> {
     let row = caller
         .tenants()
         .update(id.0, &precondition.0, &patch.0.changes()?)
         .await?;
-    Ok(Updated(Resource(Tenant::new(row, caller.platform().domains()))))
+    Ok(Resource(Tenant::new(row, caller.platform().domains())))
 }
 
 async fn delete(
     caller: Authz<DeleteTenants>,
     id: Id<TenantId>,
     precondition: IfMatch,
-) -> Result<CanBeProtected<TenantAccepted>, ApiError> {
+) -> Result<Accepted<TenantAccepted>, ApiError> {
     let accepted = caller.tenants().delete(id.0, &precondition.0).await?;
-    Ok(CanBeProtected(Accepted(TenantAccepted {
+    Ok(Accepted(TenantAccepted {
         tenant: Tenant::new(accepted.tenant, caller.platform().domains()),
         operation: Operation::new(accepted.operation, caller.identity().sees_details()),
-    })))
+    }))
 }
 
 async fn set_admin_password(
@@ -504,7 +456,7 @@ async fn set_admin_password(
     id: Id<TenantId>,
     key: IdempotencyKey,
     body: MaybeBody<AdminPassword>,
-) -> Result<CanBeBusy<TenantCreated>, ApiError> {
+) -> Result<Once<Accepted<TenantCreated>>, ApiError> {
     let once = key.with(&body.0);
     let password = body.0.into_inner().password;
     let details = caller.identity().sees_details();
@@ -527,5 +479,5 @@ async fn set_admin_password(
             Accepted::record,
         )
         .await?;
-    Ok(CanBeBusy(effect.into()))
+    Ok(effect.into())
 }

@@ -65,6 +65,20 @@ codes! {
         "Answers are JSON; the `Accept` header excludes it.";
     RequestTimeout = "request_timeout", REQUEST_TIMEOUT, "The request did not arrive in time",
         "The body has to arrive within 30 seconds.";
+    OrganizationInUse = "organization_in_use", CONFLICT, "The organization is in use",
+        "An organization can be deleted once it has no tenants and nothing is below it. `detail` says what there is. The root stays.";
+    LastOwner = "last_owner", CONFLICT, "The last owner stays",
+        "An organization keeps at least one owner. Make another member an owner first.";
+    AlreadyMember = "already_member", CONFLICT, "The user is a member already",
+        "Change the member's role instead.";
+    AccountExists = "account_exists", CONFLICT, "There is an account with this address",
+        "It belongs to a person who is no member of your organizations. Invite the address instead: only its owner can accept.";
+    InvitationUsed = "invitation_used", CONFLICT, "The invitation was accepted before",
+        "An invitation is good once.";
+    InvitationExpired = "invitation_expired", CONFLICT, "The invitation has expired",
+        "Ask for a new one.";
+    ApiKeyExpired = "api_key_expired", CONFLICT, "The API key has expired",
+        "A key whose time is over can't be rotated. Make a new one.";
     SlugTaken = "slug_taken", CONFLICT, "The slug is taken",
         "Another tenant has the slug, or is still being deleted. Choose another.";
     TenantBusy = "tenant_busy", CONFLICT, "Another operation is at work on the tenant",

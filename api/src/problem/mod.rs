@@ -147,6 +147,12 @@ impl ApiError {
         self
     }
 
+    /// The code.
+    #[must_use]
+    pub fn code(&self) -> ErrorCode {
+        self.0.code
+    }
+
     /// A 405 that lists what the path has.
     #[must_use]
     pub fn method_not_allowed(allow: &str) -> Self {
@@ -248,6 +254,8 @@ impl std::fmt::Display for ApiError {
     }
 }
 
+impl std::error::Error for ApiError {}
+
 impl ResponseError for ApiError {
     fn status_code(&self) -> StatusCode {
         self.0.code.status()
@@ -299,6 +307,26 @@ impl From<Error> for ApiError {
             Error::TooManySignIns { retry_after } => {
                 Self::new(ErrorCode::TooManySignIns).retry_after(retry_after)
             }
+            Error::MemberOfSeveral(organizations) => {
+                let named: Vec<String> = organizations.iter().map(ToString::to_string).collect();
+                Self::invalid(vec![Violation::of_parameter(
+                    "organization_id",
+                    "missing_parameter",
+                    format!(
+                        "must name one of {}: the user is a member of each",
+                        named.join(", ")
+                    ),
+                )])
+            }
+            Error::OrganizationInUse(why) => {
+                Self::new(ErrorCode::OrganizationInUse).detail(format!("It can't be deleted: {why}."))
+            }
+            Error::LastOwner => Self::new(ErrorCode::LastOwner),
+            Error::AlreadyMember => Self::new(ErrorCode::AlreadyMember),
+            Error::AccountExists => Self::new(ErrorCode::AccountExists),
+            Error::InvitationUsed => Self::new(ErrorCode::InvitationUsed),
+            Error::InvitationExpired => Self::new(ErrorCode::InvitationExpired),
+            Error::ApiKeyExpired => Self::new(ErrorCode::ApiKeyExpired),
             Error::SlugTaken => Self::new(ErrorCode::SlugTaken),
             Error::TenantBusy(operation) => {
                 let mut error = Self::new(ErrorCode::TenantBusy).retry_after(Duration::from_secs(1));

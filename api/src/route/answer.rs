@@ -1,7 +1,10 @@
 //! What handlers answer. Each kind of answer knows its status, its headers and its documentation.
 
-use actix_web::{HttpRequest, HttpResponse, Responder, body::BoxBody, http::header};
-use platform::{id::OperationId, idempotency::Effect};
+use std::pin::Pin;
+
+use actix_web::{HttpRequest, HttpResponse, Responder, body::BoxBody, http::header, web};
+use futures::Stream;
+use platform::{id::OperationId, idempotency::Effect, precondition::Versioned};
 use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::{
@@ -13,6 +16,7 @@ use super::{
     extract::entity_tags,
     sketch::{Describe, Sketch},
 };
+use crate::problem::ApiError;
 
 /// What a handler answers when all is well.
 pub trait Answer: Describe {}
@@ -45,20 +49,14 @@ impl<T: Serialize> Responder for Reply<T> {
     }
 }
 
-/// A thing that has versions.
-pub trait Versioned {
-    /// What changes with every change, and with who looks where not all see the same.
-    fn version(&self) -> String;
-}
-
 /// The strong entity tag of a version.
 fn entity_tag(version: &str) -> String {
     format!("\"{version}\"")
 }
 
-/// The revision that a tag of ours stands for. A weak one stands for none.
-pub(super) fn revision_of(tag: &str) -> Option<i64> {
-    tag.strip_prefix("\"v")?.strip_suffix('"')?.parse().ok()
+/// The version that a tag stands for. A weak one stands for none.
+pub(super) fn version_of(tag: &str) -> Option<String> {
+    tag.strip_prefix('"')?.strip_suffix('"').map(str::to_owned)
 }
 
 /// 200 with one thing and its `ETag`, or 304 for who has this version already.
@@ -107,15 +105,33 @@ impl<T: Serialize + Versioned> Responder for Resource<T> {
     }
 }
 
+/// A body that may be answered again to a request that is sent again.
+pub trait Replayable: Serialize {
+    /// The fields that are answered only once.
+    const SECRETS: &'static [&'static str] = &[];
+
+    /// The body without them.
+    fn without_secrets(&self) -> Value {
+        let mut body = serde_json::to_value(self).unwrap_or_default();
+        if let Some(fields) = body.as_object_mut() {
+            for secret in Self::SECRETS {
+                fields.remove(*secret);
+            }
+        }
+        body
+    }
+}
+
 /// A body that belongs to a long-running operation.
-pub trait HasOperation {
+pub trait HasOperation: Replayable {
     /// The operation.
     fn operation_id(&self) -> OperationId;
+}
 
-    /// Leaves out what is answered only once.
-    fn without_secrets(&self, body: &mut Value) {
-        let _ = body;
-    }
+/// A body that is a thing with an address.
+pub trait HasLocation: Replayable {
+    /// The path.
+    fn location(&self) -> String;
 }
 
 /// 202 with a JSON body: the work has been accepted and goes on.
@@ -154,7 +170,7 @@ fn location(operation: OperationId) -> String {
     format!("/v1/operations/{operation}")
 }
 
-impl<T: Serialize + HasOperation> Responder for Accepted<T> {
+impl<T: HasOperation> Responder for Accepted<T> {
     type Body = BoxBody;
 
     fn respond_to(self, _: &HttpRequest) -> HttpResponse {
@@ -165,42 +181,127 @@ impl<T: Serialize + HasOperation> Responder for Accepted<T> {
     }
 }
 
+/// 201 with a JSON body: the thing that was made.
+#[derive(Debug)]
+pub struct Created<T>(pub T);
+
+impl<T: ToSchema> Describe for Created<T> {
+    fn describe(sketch: &mut Sketch) {
+        let schema = sketch.schema::<T>();
+        let text = |about: &str| {
+            HeaderBuilder::new()
+                .description(Some(about))
+                .schema(Some(ObjectBuilder::new().schema_type(Type::String)))
+                .build()
+        };
+        let response = ResponseBuilder::new()
+            .description("Made.")
+            .header("Location", text("Its path."))
+            .header("ETag", text("The version, for `If-Match` and `If-None-Match`."))
+            .content(
+                "application/json",
+                ContentBuilder::new().schema(Some(schema)).build(),
+            )
+            .build();
+        sketch.answers.insert(201, response);
+    }
+}
+
+impl<T: HasLocation + Versioned> Responder for Created<T> {
+    type Body = BoxBody;
+
+    fn respond_to(self, _: &HttpRequest) -> HttpResponse {
+        HttpResponse::Created()
+            .insert_header((header::LOCATION, self.0.location()))
+            .insert_header((header::ETAG, entity_tag(&self.0.version())))
+            .insert_header((header::CACHE_CONTROL, "no-store"))
+            .json(self.0)
+    }
+}
+
+/// An answer that can be recorded, without its secrets, and given again.
+pub trait Recorded: Responder {
+    /// What a replay of it needs.
+    fn record(&self) -> Value;
+    /// The answer of a record.
+    fn replay(record: &Value) -> HttpResponse;
+}
+
+impl<T: HasOperation> Recorded for Accepted<T> {
+    fn record(&self) -> Value {
+        json!({ "location": location(self.0.operation_id()), "body": self.0.without_secrets() })
+    }
+
+    fn replay(record: &Value) -> HttpResponse {
+        HttpResponse::Accepted()
+            .insert_header((header::LOCATION, text_of(record, "location")))
+            .insert_header((header::RETRY_AFTER, LOOK_AGAIN_SECONDS))
+            .json(&record["body"])
+    }
+}
+
+impl<T: HasLocation + Versioned> Recorded for Created<T> {
+    fn record(&self) -> Value {
+        json!({
+            "location": self.0.location(),
+            "etag": entity_tag(&self.0.version()),
+            "body": self.0.without_secrets(),
+        })
+    }
+
+    fn replay(record: &Value) -> HttpResponse {
+        HttpResponse::Created()
+            .insert_header((header::LOCATION, text_of(record, "location")))
+            .insert_header((header::ETAG, text_of(record, "etag")))
+            .insert_header((header::CACHE_CONTROL, "no-store"))
+            .json(&record["body"])
+    }
+}
+
+impl<T: Replayable> Recorded for Reply<T> {
+    fn record(&self) -> Value {
+        json!({ "body": self.0.without_secrets() })
+    }
+
+    fn replay(record: &Value) -> HttpResponse {
+        HttpResponse::Ok().json(&record["body"])
+    }
+}
+
+fn text_of<'r>(record: &'r Value, field: &str) -> &'r str {
+    record[field].as_str().unwrap_or_default()
+}
+
 /// The answer of a request that may have been carried out before.
 #[derive(Debug)]
-pub struct Once<T>(Effect<Accepted<T>>);
+pub struct Once<A>(Effect<A>);
 
-impl<T> From<Effect<Accepted<T>>> for Once<T> {
-    fn from(effect: Effect<Accepted<T>>) -> Self {
+impl<A> From<Effect<A>> for Once<A> {
+    fn from(effect: Effect<A>) -> Self {
         Self(effect)
     }
 }
 
-impl<T: Serialize + HasOperation> Accepted<T> {
-    /// What a replay of this answer says.
-    pub fn record(&self) -> Value {
-        let mut body = serde_json::to_value(&self.0).unwrap_or_default();
-        self.0.without_secrets(&mut body);
-        json!({ "location": location(self.0.operation_id()), "body": body })
-    }
-}
-
-impl<T: ToSchema> Describe for Once<T> {
+impl<A: Describe> Describe for Once<A> {
     fn describe(sketch: &mut Sketch) {
-        Accepted::<T>::describe(sketch);
+        A::describe(sketch);
     }
 }
 
-impl<T: Serialize + HasOperation> Responder for Once<T> {
+impl<A: Recorded<Body = BoxBody>> Responder for Once<A> {
     type Body = BoxBody;
 
     fn respond_to(self, request: &HttpRequest) -> HttpResponse {
         match self.0 {
-            Effect::Done(accepted) => accepted.respond_to(request),
-            Effect::Replayed(record) => HttpResponse::Accepted()
-                .insert_header((header::LOCATION, record["location"].as_str().unwrap_or_default()))
-                .insert_header((header::RETRY_AFTER, LOOK_AGAIN_SECONDS))
-                .insert_header(("Idempotency-Replayed", "true"))
-                .json(&record["body"]),
+            Effect::Done(answer) => answer.respond_to(request),
+            Effect::Replayed(record) => {
+                let mut response = A::replay(&record);
+                response.headers_mut().insert(
+                    header::HeaderName::from_static("idempotency-replayed"),
+                    header::HeaderValue::from_static("true"),
+                );
+                response
+            }
         }
     }
 }
@@ -277,16 +378,36 @@ impl Responder for Raw {
     }
 }
 
-/// Lets wrappers that only add documentation answer as what they wrap.
-macro_rules! respond_as_inner {
-    ($($wrapper:ident),+) => { $(
-        impl<T: serde::Serialize + $crate::route::HasOperation> actix_web::Responder for $wrapper<T> {
-            type Body = actix_web::body::BoxBody;
+/// A stream of JSON values, one a line (NDJSON), as they come.
+pub struct Lines(Pin<Box<dyn Stream<Item = Result<web::Bytes, ApiError>>>>);
 
-            fn respond_to(self, request: &actix_web::HttpRequest) -> actix_web::HttpResponse {
-                self.0.respond_to(request)
-            }
-        }
-    )+ };
+impl Lines {
+    /// Of pieces that each hold whole lines. An error ends the stream, so that its reader sees that it is not whole.
+    pub fn new(pieces: impl Stream<Item = Result<web::Bytes, ApiError>> + 'static) -> Self {
+        Self(Box::pin(pieces))
+    }
 }
-pub(crate) use respond_as_inner;
+
+impl Describe for Lines {
+    fn describe(sketch: &mut Sketch) {
+        let schema = ObjectBuilder::new().schema_type(Type::String);
+        let response = ResponseBuilder::new()
+            .description("JSON objects, one a line.")
+            .content(NDJSON, ContentBuilder::new().schema(Some(schema)).build())
+            .build();
+        sketch.answers.insert(200, response);
+    }
+}
+
+impl Responder for Lines {
+    type Body = BoxBody;
+
+    fn respond_to(self, _: &HttpRequest) -> HttpResponse {
+        HttpResponse::Ok()
+            .content_type(NDJSON)
+            .insert_header((header::CACHE_CONTROL, "no-store"))
+            .streaming(self.0)
+    }
+}
+
+const NDJSON: &str = "application/x-ndjson";

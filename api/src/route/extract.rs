@@ -3,7 +3,12 @@
 use std::{collections::HashSet, fmt};
 
 use actix_web::{FromRequest, HttpRequest, dev::Payload, http::header};
-use platform::{error::Violation, id, idempotency::Once, precondition::Precondition};
+use platform::{
+    error::Violation,
+    id::{self, UserId},
+    idempotency::Once,
+    precondition::Precondition,
+};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use utoipa::{
@@ -15,7 +20,7 @@ use utoipa::{
 };
 
 use super::{
-    answer::revision_of,
+    answer::version_of,
     body::Body,
     sketch::{Describe, Sketch},
 };
@@ -30,17 +35,7 @@ pub struct Id<T>(pub T);
 
 impl<T: id::Id + PartialSchema> Describe for Id<T> {
     fn describe(sketch: &mut Sketch) {
-        sketch.parameters.push(
-            ParameterBuilder::new()
-                .name("id")
-                .parameter_in(ParameterIn::Path)
-                .required(Required::True)
-                .description(Some("The id."))
-                .schema(Some(T::schema()))
-                .example(Some(Value::String(T::example())))
-                .build(),
-        );
-        sketch.errors(&[ErrorCode::MalformedId, ErrorCode::NotFound]);
+        describe_id::<T>(sketch, "id");
     }
 }
 
@@ -49,10 +44,69 @@ impl<T: id::Id> FromRequest for Id<T> {
     type Future = std::future::Ready<Result<Self, ApiError>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        let text = request.match_info().get("id").unwrap_or_default();
-        std::future::ready(text.parse().map(Self).map_err(|error: id::ParseIdError| {
-            ApiError::new(ErrorCode::MalformedId).detail(format!("The id {error}."))
-        }))
+        std::future::ready(parse_id(request, "id").map(Self))
+    }
+}
+
+/// The user in a path `…/{user_id}`.
+#[derive(Debug, Clone, Copy)]
+pub struct UserInPath(pub UserId);
+
+impl Describe for UserInPath {
+    fn describe(sketch: &mut Sketch) {
+        describe_id::<UserId>(sketch, "user_id");
+    }
+}
+
+impl FromRequest for UserInPath {
+    type Error = ApiError;
+    type Future = std::future::Ready<Result<Self, ApiError>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        std::future::ready(parse_id(request, "user_id").map(Self))
+    }
+}
+
+fn describe_id<T: id::Id + PartialSchema>(sketch: &mut Sketch, name: &str) {
+    sketch.parameters.push(
+        ParameterBuilder::new()
+            .name(name)
+            .parameter_in(ParameterIn::Path)
+            .required(Required::True)
+            .description(Some("The id."))
+            .schema(Some(T::schema()))
+            .example(Some(Value::String(T::example())))
+            .build(),
+    );
+    sketch.errors(&[ErrorCode::MalformedId, ErrorCode::NotFound]);
+}
+
+fn parse_id<T: id::Id>(request: &HttpRequest, name: &str) -> Result<T, ApiError> {
+    let text = request.match_info().get(name).unwrap_or_default();
+    text.parse().map_err(|error: id::ParseIdError| {
+        ApiError::new(ErrorCode::MalformedId).detail(format!("The id {error}."))
+    })
+}
+
+/// The program that sends a request, as it calls itself.
+#[derive(Debug)]
+pub struct UserAgent(pub Option<String>);
+
+impl Describe for UserAgent {
+    fn describe(_: &mut Sketch) {}
+}
+
+impl FromRequest for UserAgent {
+    type Error = ApiError;
+    type Future = std::future::Ready<Result<Self, ApiError>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let said = request
+            .headers()
+            .get(header::USER_AGENT)
+            .and_then(|value| value.to_str().ok())
+            .map(|text| text.chars().take(200).collect());
+        std::future::ready(Ok(Self(said)))
     }
 }
 
@@ -249,8 +303,8 @@ impl FromRequest for IfMatch {
             if tags.contains(&"*") {
                 Precondition::None
             } else {
-                // A weak tag, or one that we did not make, matches nothing.
-                Precondition::Revision(tags.into_iter().filter_map(revision_of).collect())
+                // A weak tag matches nothing.
+                Precondition::Versions(tags.into_iter().filter_map(version_of).collect())
             }
         };
         std::future::ready(Ok(Self(precondition)))

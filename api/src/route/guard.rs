@@ -1,22 +1,65 @@
 //! What stands before every handler. [`Authz`] proves that the caller has a permission, now; [`Reads`] has it proved in
 //! the statement that reads; [`Public`] says that nothing need be proved.
 
-use std::{net::IpAddr, ops::Deref, sync::Arc};
+use std::{ops::Deref, sync::Arc};
 
-use actix_web::{FromRequest, HttpRequest, dev::Payload, web};
+use actix_web::{
+    FromRequest, HttpMessage as _, HttpRequest, ResponseError as _, dev::Payload, http::StatusCode, web,
+};
 use futures::future::LocalBoxFuture;
-use platform::{Platform, auth::Claims, caller::Caller, permissions::Permission, reader::Reader};
+use platform::{
+    Platform,
+    auth::Credential,
+    caller::{Caller, Origin},
+    permissions::Permission,
+    reader::Reader,
+};
 
 use super::sketch::{Describe, Sketch};
 use crate::{
-    limits::{Credential, client_address},
+    limits::{Shown, client_address},
     problem::{ApiError, ErrorCode},
     request_id::RequestId,
     state::State,
 };
 
 /// The first argument of a handler.
-pub trait Guard: Describe {}
+pub trait Guard: Describe {
+    /// Whether it lets nobody pass without a credential. What it refuses, or the handler behind it, is written down.
+    const CREDENTIAL: bool;
+}
+
+/// What a request asks for: the operation's name in the document.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Action(pub &'static str);
+
+/// The request, as the log knows it.
+fn origin_of(request: &HttpRequest) -> Origin {
+    Origin {
+        request_id: RequestId::of(request).as_str().to_owned(),
+        address: client_address(request),
+        action: request.extensions().get::<Action>().map_or("", |action| action.0),
+    }
+}
+
+/// Writes down that somebody with a credential was refused something that changes things. What is no refusal but a
+/// failure of ours is not.
+pub(super) async fn record_refusal<G: Guard>(request: &HttpRequest, refusal: &ApiError) {
+    let Shown::Good(credential) = Shown::of(request) else {
+        return;
+    };
+    let refused =
+        refusal.status_code().is_client_error() && refusal.status_code() != StatusCode::TOO_MANY_REQUESTS;
+    if !G::CREDENTIAL || !refused {
+        return;
+    }
+    let path = request.match_info();
+    let thing = path.get("id").or_else(|| path.get("user_id"));
+    state_of(request)
+        .platform
+        .record_refusal(&credential, &origin_of(request), thing, refusal.code().code())
+        .await;
+}
 
 /// A caller that has the permission `P`. Only it leads to the stores that change something.
 #[derive(Debug)]
@@ -32,7 +75,9 @@ impl<P> Deref for Authz<P> {
     }
 }
 
-impl<P: Permission> Guard for Authz<P> {}
+impl<P: Permission> Guard for Authz<P> {
+    const CREDENTIAL: bool = true;
+}
 
 impl<P: Permission> Describe for Authz<P> {
     fn describe(sketch: &mut Sketch) {
@@ -57,28 +102,25 @@ impl<P: Permission> FromRequest for Authz<P> {
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         let state = state_of(request);
-        let claims = claims(request);
-        let request_id = RequestId::of(request);
+        let credential = credential(request);
+        let origin = origin_of(request);
         Box::pin(async move {
-            let caller = state
-                .platform
-                .authorize::<P>(&*claims?, request_id.as_str())
-                .await?;
+            let caller = state.platform.authorize::<P>(&credential?, origin).await?;
             Ok(Self { caller })
         })
     }
 }
 
-/// What the request's token says, if it is good.
-fn claims(request: &HttpRequest) -> Result<Arc<Claims>, ApiError> {
-    match Credential::of(request) {
-        Credential::Verified(claims) => Ok(claims),
-        Credential::Missing => Err(ApiError::new(ErrorCode::Unauthenticated)),
-        Credential::Refused(error) => Err(error),
+/// What the request shows of itself, if it is good.
+fn credential(request: &HttpRequest) -> Result<Credential, ApiError> {
+    match Shown::of(request) {
+        Shown::Good(credential) => Ok(credential),
+        Shown::Nothing => Err(ApiError::new(ErrorCode::Unauthenticated)),
+        Shown::Refused(error) => Err(error),
     }
 }
 
-/// A caller whose token is good and who only reads. Whether the session and the permission `P` still hold is asked with
+/// A caller whose credential is good and who only reads. Whether the session and the permission `P` still hold is asked with
 /// each read, in the same statement; a [`Reader`] has no other way to the database.
 #[derive(Debug)]
 pub struct Reads<P> {
@@ -102,7 +144,9 @@ impl<P> Deref for Reads<P> {
     }
 }
 
-impl<P: Permission> Guard for Reads<P> {}
+impl<P: Permission> Guard for Reads<P> {
+    const CREDENTIAL: bool = true;
+}
 
 impl<P: Permission> Describe for Reads<P> {
     fn describe(sketch: &mut Sketch) {
@@ -116,9 +160,8 @@ impl<P: Permission> FromRequest for Reads<P> {
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         let state = state_of(request);
-        let reader = claims(request).map(|claims| {
-            let request_id = RequestId::of(request);
-            let reader = state.platform.reader(claims, request_id.as_str());
+        let reader = credential(request).map(|credential| {
+            let reader = state.platform.reader(credential, origin_of(request));
             Self { reader, state }
         });
         std::future::ready(reader)
@@ -136,7 +179,7 @@ fn state_of(request: &HttpRequest) -> web::Data<State> {
 #[derive(Debug)]
 pub struct Public {
     state: web::Data<State>,
-    address: IpAddr,
+    origin: Origin,
 }
 
 impl Public {
@@ -146,10 +189,10 @@ impl Public {
         &self.state.platform
     }
 
-    /// Where the request comes from.
+    /// The request, as the log knows it.
     #[must_use]
-    pub fn address(&self) -> IpAddr {
-        self.address
+    pub fn origin(&self) -> &Origin {
+        &self.origin
     }
 
     /// What the process shares.
@@ -159,7 +202,9 @@ impl Public {
     }
 }
 
-impl Guard for Public {}
+impl Guard for Public {
+    const CREDENTIAL: bool = false;
+}
 
 impl Describe for Public {
     fn describe(sketch: &mut Sketch) {
@@ -175,7 +220,7 @@ impl FromRequest for Public {
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         std::future::ready(Ok(Self {
             state: state_of(request),
-            address: client_address(request),
+            origin: origin_of(request),
         }))
     }
 }

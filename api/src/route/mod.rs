@@ -13,14 +13,19 @@ mod sketch;
 use std::{collections::BTreeMap, panic::AssertUnwindSafe, sync::Arc};
 
 use actix_web::{
-    FromRequest, Handler as ActixHandler, HttpRequest, Responder, Route, dev::Payload, http::Method, web,
+    FromRequest, Handler as ActixHandler, HttpMessage as _, HttpRequest, Responder, Route, dev::Payload,
+    http::Method, web,
 };
-pub(crate) use answer::respond_as_inner;
-pub use answer::{Accepted, Answer, HasOperation, Html, NoContent, Once, Raw, Reply, Resource, Versioned};
+pub use answer::{
+    Accepted, Answer, Created, HasLocation, HasOperation, Html, Lines, NoContent, Once, Raw, Recorded,
+    Replayable, Reply, Resource,
+};
 pub use body::{Body, MaybeBody, MergePatch, NoBody, Patch};
 pub use events::{Event, Events, LastEventId};
-pub use extract::{Id, IdempotencyKey, IfMatch, Query};
+pub use extract::{Id, IdempotencyKey, IfMatch, Query, UserAgent, UserInPath};
+pub(crate) use guard::Action;
 pub use guard::{Authz, Guard, Public, Reads};
+pub use platform::precondition::Versioned;
 pub use sketch::{Describe, Sketch};
 
 use futures::FutureExt as _;
@@ -62,6 +67,7 @@ pub struct EndpointBuilder {
     tag: &'static str,
     summary: &'static str,
     description: &'static str,
+    errors: &'static [ErrorCode],
 }
 
 /// Begins an endpoint.
@@ -73,6 +79,7 @@ pub fn endpoint(method: Method, path: &'static str, operation_id: &'static str) 
         tag: "",
         summary: "",
         description: "",
+        errors: &[],
     }
 }
 
@@ -90,6 +97,12 @@ impl EndpointBuilder {
         self
     }
 
+    /// Names errors of its own, beside those that its handler's arguments and answer can have.
+    pub fn errors(mut self, errors: &'static [ErrorCode]) -> Self {
+        self.errors = errors;
+        self
+    }
+
     /// Ends it with its handler, whose first argument guards it.
     pub fn to<H, Args>(self, handler: H) -> Endpoint
     where
@@ -102,9 +115,11 @@ impl EndpointBuilder {
             tag,
             summary,
             description,
+            errors,
         } = self;
         let mut sketch = Sketch::default();
         H::describe(&mut sketch);
+        sketch.errors(errors);
         let media_types: Arc<[String]> = sketch
             .answers
             .values()
@@ -114,7 +129,11 @@ impl EndpointBuilder {
             sketch.errors(&[ErrorCode::NotAcceptable]);
         }
         let of_route = method.clone();
-        let route = Box::new(move || handler.clone().route(of_route.clone(), media_types.clone()));
+        let route = Box::new(move || {
+            handler
+                .clone()
+                .route(of_route.clone(), operation_id, media_types.clone())
+        });
         Endpoint {
             method,
             path,
@@ -133,8 +152,8 @@ impl EndpointBuilder {
 pub trait Guarded<Args>: Clone + 'static {
     /// Adds what the function's signature says to a sketch.
     fn describe(sketch: &mut Sketch);
-    /// Makes the route, which answers in one of these media types.
-    fn route(self, method: Method, media_types: Arc<[String]>) -> Route;
+    /// Makes the route of an operation, which answers in one of these media types.
+    fn route(self, method: Method, operation_id: &'static str, media_types: Arc<[String]>) -> Route;
 }
 
 /// Takes an argument from a request.
@@ -164,21 +183,30 @@ macro_rules! guarded {
 
             #[allow(clippy::disallowed_methods, reason = "the one place where routes are made")]
             #[allow(non_snake_case, reason = "an argument is named as its type")]
-            fn route(self, method: Method, media_types: Arc<[String]>) -> Route {
+            fn route(self, method: Method, operation_id: &'static str, media_types: Arc<[String]>) -> Route {
+                let changes = !method.is_safe();
                 web::method(method).to(move |request: HttpRequest, payload: web::Payload| {
                     let (handler, media_types) = (self.clone(), media_types.clone());
                     async move {
-                        // One after the other, the guard first: who may not do a thing is not told what is wrong with
-                        // the request.
-                        let mut payload = payload.into_inner();
-                        let guard = extract::<G>(&request, &mut payload).await?;
-                        accept::check(&request, &media_types)?;
-                        $(let $argument = extract::<$argument>(&request, &mut payload).await?;)*
-                        let answer = AssertUnwindSafe(handler(guard, $($argument),*)).catch_unwind();
-                        answer.await.unwrap_or_else(|_| {
-                            tracing::error!("a handler panicked");
-                            Err(ApiError::new(ErrorCode::Internal))
-                        })
+                        request.extensions_mut().insert(Action(operation_id));
+                        let answered = async {
+                            // One after the other, the guard first: who may not do a thing is not told what is wrong
+                            // with the request.
+                            let mut payload = payload.into_inner();
+                            let guard = extract::<G>(&request, &mut payload).await?;
+                            accept::check(&request, &media_types)?;
+                            $(let $argument = extract::<$argument>(&request, &mut payload).await?;)*
+                            let answer = AssertUnwindSafe(handler(guard, $($argument),*)).catch_unwind();
+                            answer.await.unwrap_or_else(|_| {
+                                tracing::error!("a handler panicked");
+                                Err(ApiError::new(ErrorCode::Internal))
+                            })
+                        };
+                        let answered: Result<A, ApiError> = answered.await;
+                        if changes && let Err(refusal) = &answered {
+                            guard::record_refusal::<G>(&request, refusal).await;
+                        }
+                        answered
                     }
                 })
             }

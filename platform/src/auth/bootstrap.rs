@@ -10,8 +10,9 @@ use entity::{
     values::Role,
 };
 use sea_orm::{
-    ActiveValue::Set, ConnectionTrait, DatabaseConnection, DatabaseTransaction, EntityTrait as _,
-    PaginatorTrait as _, TransactionTrait as _,
+    ActiveValue::{NotSet, Set},
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, EntityTrait as _, PaginatorTrait as _,
+    TransactionTrait as _,
 };
 use secrecy::{ExposeSecret as _, SecretString};
 
@@ -88,6 +89,8 @@ async fn create_root(
         name: Set("Platform".to_owned()),
         created_at: Set(now),
         updated_at: Set(now),
+        revision: NotSet,
+        deleted_at: NotSet,
     })
     .exec(transaction)
     .await?;
@@ -104,6 +107,7 @@ async fn create_root(
         password_hash: Set(password::hash(chosen).await?),
         created_at: Set(now),
         updated_at: Set(now),
+        revision: NotSet,
     })
     .exec(transaction)
     .await?;
@@ -112,6 +116,8 @@ async fn create_root(
         organization_id: Set(root),
         role: Set(Role::Owner),
         created_at: Set(now),
+        revision: NotSet,
+        position: NotSet,
     })
     .exec_without_returning(transaction)
     .await?;

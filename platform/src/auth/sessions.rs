@@ -1,7 +1,7 @@
 //! Sign-in, refresh and logout. A session is the root of every token that came of it: ending it ends them all, on
 //! every process, with the next request.
 
-use std::net::IpAddr;
+use std::collections::HashMap;
 
 use chrono::{DateTime, Duration, Utc};
 use entity::{
@@ -10,14 +10,22 @@ use entity::{
     values::Role,
 };
 use sea_orm::{
-    ActiveValue::Set, ColumnTrait as _, ConnectionTrait, EntityTrait as _, QueryFilter as _, QueryOrder as _,
-    Statement, TransactionTrait as _, sea_query::Expr,
+    ActiveValue::Set,
+    ColumnTrait as _, ConnectionTrait, DatabaseTransaction, EntityTrait as _, QueryFilter as _,
+    QueryOrder as _, Select, TransactionTrait as _,
+    sea_query::{Expr, SimpleExpr},
 };
 use secrecy::{ExposeSecret as _, SecretString};
+use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use super::{password, tokens::ACCESS_TOKEN_SECONDS};
-use crate::{Platform, error::Error};
+use crate::{
+    Platform,
+    audit::{self, Doer, Entry, Event, Subject},
+    caller::Origin,
+    error::Error,
+};
 
 /// How long a session lives without being refreshed.
 const SESSION_DAYS: i64 = 30;
@@ -31,8 +39,10 @@ pub struct SignIn {
     pub password: SecretString,
     /// Which of the account's organizations.
     pub organization: Option<OrganizationId>,
-    /// Where the request comes from.
-    pub address: IpAddr,
+    /// The request.
+    pub origin: Origin,
+    /// The program that sent it, as it calls itself.
+    pub user_agent: Option<String>,
 }
 
 /// The tokens that a sign-in or a refresh yields.
@@ -53,86 +63,152 @@ impl Platform {
     /// [`Error::WrongPassword`] for an unknown account too, in the same time; [`Error::OrganizationRequired`] when the
     /// account has several and named none; [`Error::TooManySignIns`].
     pub async fn sign_in(&self, sign_in: SignIn) -> Result<TokenPair, Error> {
-        let attempt = self.throttle().attempt(&sign_in.email, sign_in.address).await?;
-        let account = match self.account(&sign_in.email, sign_in.password).await {
-            Ok(Some(account)) => account,
-            Ok(None) => return Err(Error::WrongPassword),
+        let SignIn {
+            email,
+            password,
+            organization,
+            origin,
+            user_agent,
+        } = sign_in;
+        let attempt = self.throttle().attempt(&email, origin.address).await?;
+        let checked = async {
+            let account = self.account(&email).await?;
+            let hash = account.as_ref().map(|account| account.password_hash.clone());
+            let right = password::verify(password, hash).await?;
+            Ok((account, right))
+        };
+        let (account, right) = match checked.await {
+            Ok(checked) => checked,
             Err(error) => {
                 // What could not be checked was no wrong guess.
                 self.throttle().release(attempt).await;
                 return Err(error);
             }
         };
-        self.throttle().release(attempt).await;
-
-        let memberships: Vec<(membership::Model, Option<organization::Model>)> = {
-            let rows = membership::Entity::find()
-                .filter(membership::Column::UserId.eq(account.id))
-                .order_by_asc(membership::Column::CreatedAt)
-                .all(self.database())
-                .await?;
-            let mut with_names = Vec::with_capacity(rows.len());
-            for row in rows {
-                let organization = organization::Entity::find_by_id(row.organization_id)
-                    .one(self.database())
+        if right {
+            self.throttle().release(attempt).await;
+        }
+        // Asked of nobody's account too, so that either takes as long.
+        let user = account.map_or(UserId(uuid::Uuid::nil()), |account| account.id);
+        let memberships = self.memberships(user).await?;
+        match choose(right, organization, &memberships) {
+            Ok(chosen) => self.open_session(user, chosen, &origin, user_agent).await,
+            Err(error) => {
+                self.record_refused_sign_in(user, &memberships, &origin, &error)
                     .await?;
-                with_names.push((row, organization));
+                Err(error)
             }
-            with_names
-        };
-        let chosen = match (sign_in.organization, memberships.as_slice()) {
-            (None, [only]) => only,
-            (None, [_, _, ..]) => {
-                let named = memberships
-                    .iter()
-                    .filter_map(|(_, organization)| organization.as_ref())
-                    .map(|organization| (organization.id, organization.name.clone()))
-                    .collect();
-                return Err(Error::OrganizationRequired(named));
-            }
-            // A wrong organization looks like a wrong password: whether it exists is nobody's business.
-            (wanted, _) => memberships
-                .iter()
-                .find(|(membership, _)| Some(membership.organization_id) == wanted)
-                .ok_or(Error::WrongPassword)?,
-        };
+        }
+    }
 
+    /// The memberships of an account with the organizations' names, oldest first.
+    async fn memberships(&self, user: UserId) -> Result<Vec<(membership::Model, String)>, Error> {
+        let query = membership::Entity::find()
+            .filter(membership::Column::UserId.eq(user))
+            .order_by_asc(membership::Column::CreatedAt);
+        let rows = crate::answered(query.all(self.database())).await?;
+        let organizations = organization::Entity::find()
+            .filter(organization::Column::Id.is_in(rows.iter().map(|row| row.organization_id)));
+        let names: HashMap<OrganizationId, String> = crate::answered(organizations.all(self.database()))
+            .await?
+            .into_iter()
+            .map(|row| (row.id, row.name))
+            .collect();
+        Ok(rows
+            .into_iter()
+            .map(|row| {
+                let name = names.get(&row.organization_id).cloned().unwrap_or_default();
+                (row, name)
+            })
+            .collect())
+    }
+
+    /// Opens a session of somebody who has proved to be who they are, and writes it down.
+    async fn open_session(
+        &self,
+        user: UserId,
+        membership: &membership::Model,
+        origin: &Origin,
+        user_agent: Option<String>,
+    ) -> Result<TokenPair, Error> {
         let now = Utc::now();
         let session = SessionId::new();
         let (refresh_token, token_hash) = new_refresh_token();
-        let transaction = self.database().begin().await?;
+        let transaction = crate::answered(self.database().begin()).await?;
         session::Entity::insert(session::ActiveModel {
             id: Set(session),
-            user_id: Set(account.id),
-            organization_id: Set(chosen.0.organization_id),
+            user_id: Set(user),
+            organization_id: Set(membership.organization_id),
             created_at: Set(now),
             expires_at: Set(now + Duration::days(SESSION_DAYS)),
             ended_at: Set(None),
+            address: Set(Some(origin.address.to_string())),
+            user_agent: Set(user_agent),
+            refreshed_at: Set(now),
         })
         .exec(&transaction)
         .await?;
         store_refresh_token(&transaction, session, token_hash, now).await?;
+        let event = Event {
+            doer: Doer::user(user, membership.organization_id),
+            origin,
+            refused: None,
+            entry: Entry {
+                organization: membership.organization_id,
+                subject: Some(Subject::Session(session)),
+                before: None,
+                after: Some(json!({ "role": membership.role })),
+            },
+        };
+        audit::write(&transaction, event).await?;
         transaction.commit().await?;
         self.pair(
-            account.id,
-            chosen.0.organization_id,
-            chosen.0.role,
+            user,
+            membership.organization_id,
+            membership.role,
             session,
             refresh_token,
             now,
         )
     }
 
-    /// The account of an e-mail address and its password. One that does not exist takes as long.
-    async fn account(&self, email: &str, password: SecretString) -> Result<Option<user::Model>, Error> {
-        let by_email = user::Entity::find().filter(Expr::cust_with_values(
-            "lower(email) = $1",
-            [email.to_lowercase()],
-        ));
-        let account = crate::answered(by_email.one(self.database())).await?;
-        let hash = account.as_ref().map(|account| account.password_hash.clone());
-        let right = password::verify(password, hash).await?;
-        Ok(account.filter(|_| right))
+    /// Writes a refused sign-in into the logs of the account's organizations. One to an account that does not exist is
+    /// counted: it takes as many statements.
+    async fn record_refused_sign_in(
+        &self,
+        user: UserId,
+        memberships: &[(membership::Model, String)],
+        origin: &Origin,
+        error: &Error,
+    ) -> Result<(), Error> {
+        if memberships.is_empty() {
+            return self.count_unknown_sign_in(origin.address).await;
+        }
+        let reason = match error {
+            Error::OrganizationRequired(_) => "organization_required",
+            _ => "wrong_password",
+        };
+        for (membership, _) in memberships {
+            let event = Event {
+                // Whoever it was: the account is what was tried.
+                doer: Doer::NOBODY,
+                origin,
+                refused: Some(reason),
+                entry: Entry {
+                    organization: membership.organization_id,
+                    subject: Some(Subject::User(user)),
+                    before: None,
+                    after: None,
+                },
+            };
+            audit::write(self.database(), event).await?;
+        }
+        Ok(())
+    }
+
+    /// The account of an e-mail address.
+    pub(crate) async fn account(&self, email: &str) -> Result<Option<user::Model>, Error> {
+        crate::answered(by_email(email).one(self.database())).await
     }
 
     /// Trades a refresh token for a new pair. The old one is used up.
@@ -140,7 +216,7 @@ impl Platform {
     /// # Errors
     /// [`Error::RefreshTokenReused`] for one that was used before, which also ends its session: either it or its
     /// successor is in the wrong hands.
-    pub async fn refresh(&self, token: &SecretString) -> Result<TokenPair, Error> {
+    pub async fn refresh(&self, token: &SecretString, origin: &Origin) -> Result<TokenPair, Error> {
         let now = Utc::now();
         let transaction = crate::answered(self.database().begin()).await?;
         let used = refresh_token::Entity::update_many()
@@ -152,7 +228,7 @@ impl Platform {
             .await?;
         let Some(used) = used.into_iter().next() else {
             transaction.rollback().await?;
-            return Err(self.refuse_refresh(token, now).await?);
+            return Err(self.refuse_refresh(token, origin, now).await?);
         };
         let session = session::Entity::find_by_id(used.session_id)
             .filter(session::Column::EndedAt.is_null())
@@ -171,9 +247,15 @@ impl Platform {
                 session::Column::ExpiresAt,
                 Expr::value(now + Duration::days(SESSION_DAYS)),
             )
+            .col_expr(session::Column::RefreshedAt, Expr::value(now))
+            .col_expr(
+                session::Column::Address,
+                Expr::value(Some(origin.address.to_string())),
+            )
             .filter(session::Column::Id.eq(session.id))
             .exec(&transaction)
             .await?;
+        audit::write(&transaction, refreshing(&session, origin, None)).await?;
         transaction.commit().await?;
         self.pair(
             session.user_id,
@@ -186,39 +268,31 @@ impl Platform {
     }
 
     /// Why a refresh token was not taken. A used one ends its whole session.
-    async fn refuse_refresh(&self, token: &SecretString, now: DateTime<Utc>) -> Result<Error, Error> {
-        let known = refresh_token::Entity::find_by_id(hash_token(token))
-            .one(self.database())
+    async fn refuse_refresh(
+        &self,
+        token: &SecretString,
+        origin: &Origin,
+        now: DateTime<Utc>,
+    ) -> Result<Error, Error> {
+        let known = refresh_token::Entity::find_by_id(hash_token(token));
+        let known = crate::answered(known.one(self.database())).await?;
+        let Some(used) = known.filter(|known| known.used_at.is_some()) else {
+            return Ok(Error::Unauthenticated);
+        };
+        let transaction = crate::answered(self.database().begin()).await?;
+        end_sessions(&transaction, session::Column::Id.eq(used.session_id), now).await?;
+        if let Some(session) = session::Entity::find_by_id(used.session_id)
+            .one(&transaction)
+            .await?
+        {
+            audit::write(
+                &transaction,
+                refreshing(&session, origin, Some("refresh_token_reused")),
+            )
             .await?;
-        match known {
-            Some(known) if known.used_at.is_some() => {
-                self.end_session(known.session_id, now).await?;
-                Ok(Error::RefreshTokenReused)
-            }
-            _ => Ok(Error::Unauthenticated),
         }
-    }
-
-    /// Ends a session at once, with all its tokens. Ending it again changes nothing.
-    ///
-    /// # Errors
-    /// The database doesn't answer.
-    pub async fn end_session(&self, session: SessionId, now: DateTime<Utc>) -> Result<(), Error> {
-        session::Entity::update_many()
-            .col_expr(session::Column::EndedAt, Expr::value(now))
-            .filter(session::Column::Id.eq(session))
-            .filter(session::Column::EndedAt.is_null())
-            .exec(self.database())
-            .await?;
-        Ok(())
-    }
-
-    /// The present role of a session's member: `None` once it has ended or its member was removed.
-    pub(crate) async fn standing(&self, session: SessionId) -> Result<Option<Role>, Error> {
-        let statement =
-            Statement::from_sql_and_values(sea_orm::DbBackend::Postgres, standing_query(1), [session.into()]);
-        let row = crate::answered(self.database().query_one_raw(statement)).await?;
-        Ok(row.map(|row| row.try_get("", "role")).transpose()?)
+        transaction.commit().await?;
+        Ok(Error::RefreshTokenReused)
     }
 
     fn pair(
@@ -239,15 +313,67 @@ impl Platform {
     }
 }
 
-/// The query for the present role of the member of the session whose id is the parameter of this number: no row once the session has
-/// ended or its member was removed.
-pub(crate) fn standing_query(parameter: usize) -> String {
-    format!(
-        "SELECT m.role \
-           FROM sessions s \
-           JOIN memberships m ON m.user_id = s.user_id AND m.organization_id = s.organization_id \
-          WHERE s.id = ${parameter} AND s.ended_at IS NULL AND s.expires_at > now()"
-    )
+/// The account of an e-mail address, in whatever case it is written.
+pub(crate) fn by_email(email: &str) -> Select<user::Entity> {
+    user::Entity::find().filter(Expr::cust_with_values(
+        "lower(email) = $1",
+        [email.to_lowercase()],
+    ))
+}
+
+/// Which membership a sign-in is for.
+fn choose(
+    right: bool,
+    wanted: Option<OrganizationId>,
+    memberships: &[(membership::Model, String)],
+) -> Result<&membership::Model, Error> {
+    if !right {
+        return Err(Error::WrongPassword);
+    }
+    match (wanted, memberships) {
+        (None, [(only, _)]) => Ok(only),
+        (None, [_, _, ..]) => Err(Error::OrganizationRequired(
+            memberships
+                .iter()
+                .map(|(membership, name)| (membership.organization_id, name.clone()))
+                .collect(),
+        )),
+        // A wrong organization looks like a wrong password: whether it exists is nobody's business.
+        (wanted, _) => memberships
+            .iter()
+            .map(|(membership, _)| membership)
+            .find(|membership| Some(membership.organization_id) == wanted)
+            .ok_or(Error::WrongPassword),
+    }
+}
+
+/// What the log says of a refresh.
+fn refreshing<'e>(session: &session::Model, origin: &'e Origin, refused: Option<&'e str>) -> Event<'e> {
+    Event {
+        doer: Doer::user(session.user_id, session.organization_id),
+        origin,
+        refused,
+        entry: Entry {
+            organization: session.organization_id,
+            subject: Some(Subject::Session(session.id)),
+            before: None,
+            after: None,
+        },
+    }
+}
+
+/// Ends sessions at once, with all their tokens, and answers them. Ending one again changes nothing.
+pub(crate) async fn end_sessions(
+    transaction: &DatabaseTransaction,
+    which: SimpleExpr,
+    now: DateTime<Utc>,
+) -> Result<Vec<session::Model>, Error> {
+    let ended = session::Entity::update_many()
+        .col_expr(session::Column::EndedAt, Expr::value(now))
+        .filter(which)
+        .filter(session::Column::EndedAt.is_null())
+        .exec_with_returning(transaction);
+    crate::answered(ended).await
 }
 
 /// A new refresh token and its hash. It has 256 random bits, so a plain hash keeps it.

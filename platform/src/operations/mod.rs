@@ -12,9 +12,14 @@ pub use jobs::entity::{
 pub use read::OperationReader;
 use sea_orm::{ColumnTrait as _, DatabaseTransaction, EntityTrait as _, QueryFilter as _};
 use serde::Serialize;
+use serde_json::json;
 use uuid::Uuid;
 
-use crate::{caller::Identity, error::Error};
+use crate::{
+    audit::{self, Entry, Subject},
+    caller::Identity,
+    error::Error,
+};
 
 /// What an operation works on, as the `target_type` column names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,7 +138,9 @@ impl<'c> Operations<'c> {
         id: OperationId,
     ) -> Result<OperationRow, Error> {
         let before = self.find(transaction, id).await?;
-        crate::tenants::lifecycle::cancel(transaction, &before).await
+        let after = crate::tenants::lifecycle::cancel(transaction, &before).await?;
+        self.log(transaction, &before, &after).await?;
+        Ok(after)
     }
 
     /// Lets an operation that was given up half-way go on where it stopped, within the caller's transaction.
@@ -146,7 +153,25 @@ impl<'c> Operations<'c> {
         id: OperationId,
     ) -> Result<OperationRow, Error> {
         let before = self.find(transaction, id).await?;
-        crate::tenants::lifecycle::retry(transaction, &before).await
+        let after = crate::tenants::lifecycle::retry(transaction, &before).await?;
+        self.log(transaction, &before, &after).await?;
+        Ok(after)
+    }
+
+    async fn log(
+        &self,
+        transaction: &DatabaseTransaction,
+        before: &OperationRow,
+        after: &OperationRow,
+    ) -> Result<(), Error> {
+        let snapshot = |row: &OperationRow| json!({ "kind": row.kind, "status": row.status });
+        let entry = Entry {
+            organization: before.scope.into(),
+            subject: Some(Subject::Operation(before.id.into())),
+            before: Some(snapshot(before)),
+            after: Some(snapshot(after)),
+        };
+        audit::record(transaction, self.identity, entry).await
     }
 
     async fn find(&self, transaction: &DatabaseTransaction, id: OperationId) -> Result<OperationRow, Error> {

@@ -34,7 +34,7 @@ impl<'r, P: Permission> OperationReader<'r, P> {
     }
 
     fn visible(&self) -> sea_orm::Select<operation::Entity> {
-        operation::Entity::find().filter(below(self.reader.claims().org, "operations.scope"))
+        operation::Entity::find().filter(below(self.reader.organization(), "operations.scope"))
     }
 
     /// One operation, and who asks.
@@ -118,7 +118,7 @@ impl<'r, P: Permission> OperationReader<'r, P> {
         limit: u32,
         page_token: Option<&str>,
     ) -> Result<(Identity, Page<OperationRow>), Error> {
-        let (organization, list) = (self.reader.claims().org, ("operations", filter));
+        let (organization, list) = (self.reader.organization(), ("operations", filter));
         let tokens = self.reader.platform().page_tokens();
         let mut query = self.visible();
         if let Some(ids) = &filter.ids {

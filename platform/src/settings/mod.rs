@@ -6,8 +6,8 @@ mod structs;
 
 pub use reader::{Declared, Reader, SettingsError};
 pub use structs::{
-    ApiSettings, Domains, EdgeConfigSettings, EdgeSettings, LogSettings, MigrateSettings, PoolSettings,
-    PortRange, RuntimeKind, SharedSettings, WorkerSettings,
+    ApiSettings, Domains, EdgeConfigSettings, EdgeSettings, LogSettings, MailSettings, MigrateSettings,
+    PoolSettings, PortRange, RuntimeKind, SharedSettings, WorkerSettings,
 };
 
 /// Beginnings of names that are the platform's own: an unknown variable with one of them is a mistake, not somebody
@@ -22,6 +22,8 @@ const FAMILIES: &[&str] = &[
     "ADMIN_DOMAIN",
     "PUBLIC_",
     "WORKER_",
+    "SMTP_",
+    "MAIL_",
 ];
 
 fn of_our_families(name: &str) -> bool {

@@ -41,6 +41,19 @@ impl Domains {
         format!("{slug}.{}", self.domain)
     }
 
+    /// The URL of the API and the dashboard, without a slash at the end.
+    #[must_use]
+    pub fn admin_url(&self) -> String {
+        let port = self.port.map(|port| format!(":{port}")).unwrap_or_default();
+        format!("{}://{}{port}", self.scheme, self.admin_domain)
+    }
+
+    /// Where an invitation is accepted. The token stands behind the `#`, which no server and no log ever sees.
+    #[must_use]
+    pub fn invitation_url(&self, token: &str) -> String {
+        format!("{}/invitation#{token}", self.admin_url())
+    }
+
     /// The URL of a tenant, without a slash at the end.
     #[must_use]
     pub fn tenant_url(&self, slug: &str) -> String {
@@ -271,6 +284,17 @@ pub struct ApiSettings {
     pub data_key_days: u16,
     /// Days for which an operation that is over is kept.
     pub operations_kept_days: u16,
+    /// How mail is sent; unset: not at all.
+    pub mail: Option<MailSettings>,
+}
+
+/// How mail is sent.
+#[derive(Debug, Clone)]
+pub struct MailSettings {
+    /// The server, with user and password if it wants them.
+    pub smtp_url: SecretString,
+    /// The sender.
+    pub from: String,
 }
 
 impl ApiSettings {
@@ -385,6 +409,27 @@ impl ApiSettings {
             )
             .default("90")
             .parse(|text| text.parse().ok().filter(|days| (1..=3650).contains(days)));
+        let smtp_url = reader
+            .setting(
+                "SMTP_URL",
+                "an smtp:// or smtps:// URL",
+                "The server that takes mail, with user and password in the URL if it wants them; `smtp://…?tls=required` \
+                 for STARTTLS. Unset: links are answered to the inviter instead of being mailed.",
+            )
+            .optional_secret();
+        if let Some(Some(url)) = &smtp_url {
+            use secrecy::ExposeSecret as _;
+            let url = url.expose_secret();
+            if !(url.starts_with("smtp://") || url.starts_with("smtps://")) || Url::parse(url).is_err() {
+                reader.mistake("SMTP_URL: wants an smtp:// or smtps:// URL".to_owned());
+            }
+        }
+        let mail_from = reader
+            .setting("MAIL_FROM", "an e-mail address", "The sender of mail.")
+            .default("platform@localhost")
+            .parse(|text| crate::text::email(text).ok());
+        let (smtp_url, from) = (smtp_url?, mail_from?);
+        let mail = smtp_url.map(|smtp_url| MailSettings { smtp_url, from });
         let (listen, bootstrap_email, bootstrap_password) = (listen?, email?, password?);
         let (bootstrap_password_out, pool_capacity) = (password_out?, pool_capacity?);
         let (rate_limit, rate_burst) = (rate_limit?, rate_burst?);
@@ -403,6 +448,7 @@ impl ApiSettings {
             signing_key_days,
             data_key_days,
             operations_kept_days,
+            mail,
         })
     }
 }

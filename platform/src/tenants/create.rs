@@ -4,23 +4,27 @@ use std::collections::BTreeMap;
 
 use entity::{
     id::{OperationId, OrganizationId, TenantId},
-    organization, sealed_secret, tenant,
+    sealed_secret, tenant,
     values::{Isolation, TenantStatus},
 };
 use jobs::{NewOperation, WhenBusy};
 use odoo::password::GeneratedPassword;
 use sea_orm::{
     ActiveValue::{NotSet, Set},
-    ColumnTrait as _, ConnectionTrait, DatabaseTransaction, EntityTrait as _, QueryFilter as _,
+    ConnectionTrait, DatabaseTransaction, EntityTrait as _,
     sea_query::OnConflict,
 };
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::{TenantOperation, TenantRow, Tenants, password, placement};
 use crate::{
-    caller::Identity,
+    audit::{self, Entry, Subject},
     error::{Error, Violation},
-    operations::kinds::{ProvisionTenant, tenant_key},
+    operations::{
+        Target,
+        kinds::{ProvisionTenant, tenant_key},
+    },
+    organizations,
     text::{self, Slug},
 };
 
@@ -130,7 +134,14 @@ impl Tenants<'_> {
                 format!("is not offered; this platform offers {DEFAULT_ODOO_VERSION}"),
             ));
         }
-        let organization = owner(transaction, self.identity, new.organization_id).await?;
+        let organization = organizations::named(
+            transaction,
+            self.identity,
+            "/organization_id",
+            new.organization_id,
+        )
+        .await?
+        .id;
         let place = placement::take(transaction, version, Isolation::Shared).await?;
         if let Some(language) = &new.language {
             let offered: Vec<String> = serde_json::from_value(place.languages).unwrap_or_default();
@@ -199,39 +210,22 @@ impl Tenants<'_> {
             )
             .id(operation_id.0)
             .serial(tenant_key(id), WhenBusy::Refuse)
-            .request_id(self.identity.request_id.as_str()),
+            .request_id(self.identity.request_id()),
         )
         .await
         .map_err(super::enqueue_error)?;
+        let entry = Entry {
+            organization,
+            subject: Some(Subject::Of(Target::Tenant(id))),
+            before: None,
+            after: Some(super::snapshot(&tenant)),
+        };
+        audit::record(transaction, self.identity, entry).await?;
         Ok(Created {
             accepted: TenantOperation { tenant, operation },
             generated_password,
         })
     }
-}
-
-/// The organization that will own a tenant: the caller's own, or one below it.
-async fn owner(
-    transaction: &DatabaseTransaction,
-    identity: &Identity,
-    wanted: Option<OrganizationId>,
-) -> Result<OrganizationId, Error> {
-    let Some(wanted) = wanted else {
-        return Ok(identity.organization);
-    };
-    organization::Entity::find()
-        .filter(identity.sees("organizations.id"))
-        .filter(organization::Column::Id.eq(wanted))
-        .one(transaction)
-        .await?
-        .map(|organization| organization.id)
-        .ok_or_else(|| {
-            Error::invalid(
-                "/organization_id",
-                "unknown_organization",
-                "is no organization that you can see",
-            )
-        })
 }
 
 impl crate::Platform {

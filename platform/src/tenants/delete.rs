@@ -3,16 +3,14 @@
 
 use entity::id::TenantId;
 use jobs::{NewOperation, OperationInput as _, WhenBusy, entity::operation};
-use sea_orm::{
-    ColumnTrait as _, DatabaseTransaction, EntityTrait as _, QueryFilter as _, QueryOrder as _,
-    TransactionTrait as _,
-};
+use sea_orm::{ColumnTrait as _, DatabaseTransaction, EntityTrait as _, QueryFilter as _, QueryOrder as _};
 
 use super::{TenantOperation, Tenants, lifecycle};
 use crate::{
+    audit::{self, Entry, Subject},
     error::Error,
     operations::{
-        OperationRow, OperationStatus,
+        OperationRow, OperationStatus, Target,
         kinds::{DeleteTenant, tenant_key},
     },
     precondition::Precondition,
@@ -24,9 +22,9 @@ impl Tenants<'_> {
     /// # Errors
     /// [`Error::NotFound`], [`Error::PreconditionFailed`] or [`Error::TenantProtected`].
     pub async fn delete(&self, id: TenantId, precondition: &Precondition) -> Result<TenantOperation, Error> {
-        let transaction = self.platform.database().begin().await?;
+        let transaction = self.identity.begin(self.platform).await?;
         let tenant = self.lock(&transaction, id).await?;
-        precondition.check(tenant.revision)?;
+        precondition.check(&tenant)?;
         if tenant.protected {
             return Err(Error::TenantProtected);
         }
@@ -48,6 +46,7 @@ impl Tenants<'_> {
             }
         }
         let previous = Some(tenant.status);
+        let before = tenant;
         lifecycle::deletion_asked(&transaction, id).await?;
         let tenant = self.lock(&transaction, id).await?;
         let operation = jobs::enqueue(
@@ -64,10 +63,17 @@ impl Tenants<'_> {
                 id.0,
             )
             .serial(tenant_key(id), WhenBusy::Wait)
-            .request_id(self.identity.request_id.as_str()),
+            .request_id(self.identity.request_id()),
         )
         .await
         .map_err(super::enqueue_error)?;
+        let entry = Entry {
+            organization: tenant.organization_id,
+            subject: Some(Subject::Of(Target::Tenant(id))),
+            before: Some(super::snapshot(&before)),
+            after: None,
+        };
+        audit::record(&transaction, self.identity, entry).await?;
         transaction.commit().await?;
         Ok(TenantOperation { tenant, operation })
     }

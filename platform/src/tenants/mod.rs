@@ -21,9 +21,16 @@ pub use password::{PasswordChange, Sealed as SealedPassword, chosen_password};
 pub use read::TenantReader;
 use sea_orm::{ColumnTrait as _, DatabaseTransaction, EntityTrait as _, QueryFilter as _, QuerySelect as _};
 use serde::Serialize;
+use serde_json::{Value, json};
 pub use update::{LabelChanges, TenantChanges};
 
-use crate::{Platform, caller::Identity, error::Error, operations::OperationRow};
+use crate::{
+    Platform,
+    caller::Identity,
+    error::Error,
+    operations::OperationRow,
+    precondition::{Versioned, revision},
+};
 
 /// Which tenants a list shows.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -69,6 +76,24 @@ impl<'c> Tenants<'c> {
             .one(transaction)
             .await?
             .ok_or(Error::NotFound)
+    }
+}
+
+/// What the audit log shows of a tenant.
+fn snapshot(row: &TenantRow) -> Value {
+    json!({
+        "slug": row.slug,
+        "name": row.name,
+        "status": row.status,
+        "admin_login": row.admin_login,
+        "labels": row.labels,
+        "protected": row.protected,
+    })
+}
+
+impl Versioned for TenantRow {
+    fn version(&self) -> String {
+        revision(self.revision)
     }
 }
 

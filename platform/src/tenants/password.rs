@@ -12,8 +12,12 @@ use secrecy::{ExposeSecret as _, SecretString};
 use super::{TenantOperation, Tenants, lifecycle};
 use crate::{
     Platform,
+    audit::{self, Entry, Subject},
     error::{Error, Violation},
-    operations::kinds::{SetAdminPassword, tenant_key},
+    operations::{
+        Target,
+        kinds::{SetAdminPassword, tenant_key},
+    },
 };
 
 /// A password as it travels. Whether it was generated decides how often Odoo's hash is iterated.
@@ -136,7 +140,7 @@ impl Tenants<'_> {
             )
             .id(operation_id.0)
             .serial(tenant_key(id), WhenBusy::Refuse)
-            .request_id(self.identity.request_id.as_str()),
+            .request_id(self.identity.request_id()),
         )
         .await
         .map_err(super::enqueue_error)?;
@@ -151,6 +155,15 @@ impl Tenants<'_> {
             }
         };
         store(self.platform, transaction, operation_id, &sealed).await?;
+        let entry = Entry {
+            organization: tenant.organization_id,
+            subject: Some(Subject::Of(Target::Tenant(id))),
+            before: None,
+            after: Some(
+                serde_json::json!({ "operation_id": operation_id, "generated": generated_password.is_some() }),
+            ),
+        };
+        audit::record(transaction, self.identity, entry).await?;
         Ok(PasswordChange {
             accepted: TenantOperation { tenant, operation },
             generated_password,

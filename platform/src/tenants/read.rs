@@ -18,7 +18,7 @@ impl<'r, P: Permission> TenantReader<'r, P> {
     }
 
     fn visible(&self) -> sea_orm::Select<tenant::Entity> {
-        tenant::Entity::find().filter(below(self.reader.claims().org, "tenants.organization_id"))
+        tenant::Entity::find().filter(below(self.reader.organization(), "tenants.organization_id"))
     }
 
     /// One tenant.
@@ -43,7 +43,7 @@ impl<'r, P: Permission> TenantReader<'r, P> {
         limit: u32,
         page_token: Option<&str>,
     ) -> Result<Page<TenantRow>, Error> {
-        let (organization, list) = (self.reader.claims().org, ("tenants", filter));
+        let (organization, list) = (self.reader.organization(), ("tenants", filter));
         let tokens = self.reader.platform().page_tokens();
         let mut query = self.visible();
         if let Some(status) = filter.status {

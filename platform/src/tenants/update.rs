@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 
 use entity::{id::TenantId, tenant};
 use sea_orm::{
-    ColumnTrait as _, EntityTrait as _, QueryFilter as _, TransactionTrait as _,
+    ColumnTrait as _, EntityTrait as _, QueryFilter as _,
     sea_query::{Expr, ExprTrait as _},
 };
 
 use super::{TenantRow, Tenants, delete::unfinished_operations, labels};
 use crate::{
+    audit::{self, Entry, Subject},
     error::{Error, Violation},
+    operations::Target,
     precondition::Precondition,
     text,
 };
@@ -62,9 +64,9 @@ impl Tenants<'_> {
         precondition: &Precondition,
         changes: &TenantChanges,
     ) -> Result<TenantRow, Error> {
-        let transaction = self.platform.database().begin().await?;
+        let transaction = self.identity.begin(self.platform).await?;
         let before = self.lock(&transaction, id).await?;
-        precondition.check(before.revision)?;
+        precondition.check(&before)?;
         let after = changed(&before, changes)?;
         if after == before {
             return Ok(before);
@@ -84,8 +86,16 @@ impl Tenants<'_> {
             .filter(tenant::Column::Id.eq(id))
             .exec_with_returning(&transaction)
             .await?;
+        let row = updated.into_iter().next().ok_or(Error::NotFound)?;
+        let entry = Entry {
+            organization: row.organization_id,
+            subject: Some(Subject::Of(Target::Tenant(id))),
+            before: Some(super::snapshot(&before)),
+            after: Some(super::snapshot(&row)),
+        };
+        audit::record(&transaction, self.identity, entry).await?;
         transaction.commit().await?;
-        updated.into_iter().next().ok_or(Error::NotFound)
+        Ok(row)
     }
 }
 

@@ -4,8 +4,12 @@ A request that breaks the document is sent as it was made. Only requests that ke
 that the platform would know: a schema can't tell that an organization exists.
 """
 
+import base64
+import json as json_text
 import os
 import time
+import uuid
+from datetime import datetime, timedelta, timezone
 
 import requests
 import schemathesis
@@ -17,6 +21,10 @@ PASSWORD = os.environ["FUZZ_PASSWORD"]
 ORGANIZATION = os.environ["FUZZ_ORGANIZATION"]
 PERMISSIONS = os.environ["FUZZ_PERMISSIONS"].split(",")
 BEARER = f"Bearer {os.environ['FUZZ_TOKEN']}"
+
+# The session of this run, as its token says.
+CLAIMS = os.environ["FUZZ_TOKEN"].split(".")[1]
+SESSION = json_text.loads(base64.urlsafe_b64decode(CLAIMS + "=" * (-len(CLAIMS) % 4)))["sid"]
 
 # Seconds; above the longest `wait` that the API takes.
 DEADLINE = 70
@@ -104,6 +112,8 @@ def before_call(context, case, kwargs):
         sign_in(case)
     elif label == "POST /v1/auth/logout":
         log_out(case)
+    elif label.startswith("DELETE "):
+        stay(case)
     if not (case.meta and case.meta.generation.mode.is_positive):
         return
     if isinstance(case.query, dict):
@@ -113,8 +123,8 @@ def before_call(context, case, kwargs):
         use_key_once(case)
     if "If-Match" in case.headers:
         use_known_version(case)
-    if label == "POST /v1/tenants" and isinstance(case.body, dict):
-        create_tenant(case.body)
+    if isinstance(case.body, dict):
+        complete(label, case.body)
 
 
 def sign_in(case):
@@ -135,6 +145,14 @@ def log_out(case):
         case.headers["Authorization"] = f"Bearer {answer['access_token']}"
 
 
+def stay(case):
+    """Neither the organization nor the session of this run may go: nothing would be tested after that."""
+    for own in (ORGANIZATION, SESSION):
+        if case.path_parameters.get("id") == own:
+            prefix, _, suffix = own.partition("_")
+            case.path_parameters["id"] = f"{prefix}_{suffix[::-1].replace(suffix[-1], '0', 1)}"
+
+
 def use_key_once(case):
     """A key that another request has had is rightly refused, and short ones are made up again and again."""
     key, request = case.headers["Idempotency-Key"], (case.method, case.formatted_path, repr(case.body))
@@ -152,13 +170,21 @@ def use_known_version(case):
         case.headers["If-Match"] = known
 
 
-def create_tenant(body):
-    """Which organizations, versions and languages there are is not in the document."""
-    if body.get("organization_id") not in (None, ORGANIZATION):
-        body["organization_id"] = ORGANIZATION
-    for name, known in (("odoo_version", "19.0"), ("language", "en_US")):
+def complete(label, body):
+    """Which organizations, versions and languages there are is not in the document, nor what time it is."""
+    for name, known in (("organization_id", ORGANIZATION), ("odoo_version", "19.0"), ("language", "en_US")):
         if body.get(name) not in (None, known):
             body[name] = known
+    if label == "PATCH /v1/organizations/{id}":
+        # The own one can't be moved, and there is nothing to move another one to.
+        body.pop("parent_id", None)
+    elif body.get("parent_id") is not None:
+        body["parent_id"] = ORGANIZATION
+    if body.get("expires_at") is not None:
+        body["expires_at"] = (datetime.now(timezone.utc) + timedelta(days=1)).isoformat()
+    if label in ("POST /v1/members", "POST /v1/invitations"):
+        # Another invitation of the same address would take the place of the first one.
+        body["email"] = f"fuzz-{uuid.uuid4().hex}@example.com"
 
 
 @schemathesis.hook

@@ -1,0 +1,159 @@
+//! Accepting an invitation: the token says who is invited where; a password makes the account, or proves that the account
+//! which is there already is the receiver's own.
+
+use entity::invitation;
+use sea_orm::{
+    ColumnTrait as _, EntityTrait as _, QueryFilter as _, QuerySelect as _, TransactionTrait as _,
+    sea_query::{Expr, ExprTrait as _},
+};
+use secrecy::SecretString;
+use serde_json::json;
+
+use super::{
+    InvitationRow, MemberRow, check_name, create_account,
+    invitations::{hash_of, snapshot},
+    join, lock_address, name_of,
+};
+use crate::{
+    Platform,
+    audit::{self, Doer, Entry, Event, Subject},
+    auth::{by_email, password},
+    caller::Origin,
+    error::{Error, Violation},
+};
+
+/// What the receiver of an invitation says.
+#[derive(Debug)]
+pub struct Acceptance {
+    /// The invitation's secret.
+    pub token: SecretString,
+    /// The address, for who wants to be sure that it is for this one.
+    pub email: Option<String>,
+    /// The password of the account, or for a new one.
+    pub password: SecretString,
+    /// The name for a new account.
+    pub name: Option<String>,
+}
+
+/// A new member, and whether its account is new.
+#[derive(Debug)]
+pub struct Accepted {
+    /// The member.
+    pub member: MemberRow,
+}
+
+impl Platform {
+    /// Makes the receiver of an invitation a member.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`]: the token or the password for a new account is not good, or the invitation is for another
+    /// address; [`Error::InvitationUsed`], [`Error::InvitationExpired`], [`Error::AlreadyMember`];
+    /// [`Error::WrongPassword`] of the account that is there, [`Error::TooManySignIns`].
+    pub async fn accept_invitation(
+        &self,
+        acceptance: Acceptance,
+        origin: &Origin,
+    ) -> Result<Accepted, Error> {
+        let hash = hash_of(&acceptance.token);
+        let open = invitation::Entity::find().filter(invitation::Column::TokenHash.eq(hash));
+        let open = crate::answered(open.clone().one(self.database())).await?;
+        let open = check(open, acceptance.email.as_deref())?;
+        let mut violations = Vec::new();
+        let name = check_name(acceptance.name.as_deref(), &mut violations);
+        // Before the transaction: hashing takes its time.
+        let known = crate::answered(by_email(&open.email).one(self.database())).await?;
+        let new_hash = match &known {
+            Some(account) => {
+                self.prove(account, acceptance.password, origin).await?;
+                None
+            }
+            None => match crate::tenants::chosen_password("/password", &acceptance.password) {
+                Ok(chosen) if violations.is_empty() => Some(password::hash(chosen).await?),
+                Ok(_) => return Err(Error::Invalid(violations)),
+                Err(violation) => {
+                    violations.push(violation);
+                    return Err(Error::Invalid(violations));
+                }
+            },
+        };
+        let transaction = crate::answered(self.database().begin()).await?;
+        lock_address(&transaction, &open.email).await?;
+        let again = invitation::Entity::find_by_id(open.id).lock_exclusive();
+        let open = check(crate::answered(again.one(&transaction)).await?, None)?;
+        let account = crate::answered(by_email(&open.email).one(&transaction)).await?;
+        let user = match (account, new_hash) {
+            (Some(account), None) => account,
+            (None, Some(hash)) => {
+                let name = name.unwrap_or_else(|| name_of(&open.email));
+                create_account(&transaction, &open.email, name, hash).await?
+            }
+            // The account came into being meanwhile: its password is to be proved.
+            _ => return Err(Error::AccountExists),
+        };
+        let member = join(&transaction, &user, open.organization_id, open.role).await?;
+        let accepted = invitation::Entity::update_many()
+            .col_expr(invitation::Column::AcceptedAt, Expr::value(chrono::Utc::now()))
+            .col_expr(invitation::Column::AcceptedBy, Expr::value(user.id))
+            .col_expr(
+                invitation::Column::Revision,
+                Expr::col(invitation::Column::Revision).add(1),
+            )
+            .filter(invitation::Column::Id.eq(open.id))
+            .exec(&transaction);
+        crate::answered(accepted).await?;
+        let event = Event {
+            doer: Doer::user(user.id, open.organization_id),
+            origin,
+            refused: None,
+            entry: Entry {
+                organization: open.organization_id,
+                subject: Some(Subject::Invitation(open.id)),
+                before: Some(snapshot(&open)),
+                after: Some(json!({ "email": member.email, "role": member.role, "accepted_by": user.id })),
+            },
+        };
+        audit::write(&transaction, event).await?;
+        crate::answered(transaction.commit()).await?;
+        Ok(Accepted { member })
+    }
+
+    /// Checks the password of an account, as often as a sign-in may.
+    pub(crate) async fn prove(
+        &self,
+        account: &entity::user::Model,
+        password: SecretString,
+        origin: &Origin,
+    ) -> Result<(), Error> {
+        let attempt = self.throttle().attempt(&account.email, origin.address).await?;
+        let right = password::verify(password, Some(account.password_hash.clone())).await;
+        if !matches!(right, Ok(false)) {
+            self.throttle().release(attempt).await;
+        }
+        if right? { Ok(()) } else { Err(Error::WrongPassword) }
+    }
+}
+
+/// An invitation that can be accepted.
+fn check(found: Option<InvitationRow>, email: Option<&str>) -> Result<InvitationRow, Error> {
+    let found = found.ok_or_else(|| {
+        Error::invalid(
+            "/token",
+            "invalid_token",
+            "is not that of an invitation; it may have been taken back or replaced by a newer one",
+        )
+    })?;
+    if email.is_some_and(|email| email.to_lowercase() != found.email.to_lowercase()) {
+        return Err(Error::Invalid(vec![Violation::at(
+            "/email",
+            "wrong_address",
+            "is not the address that was invited",
+        )]));
+    }
+    if found.accepted_at.is_some() {
+        return Err(Error::InvitationUsed);
+    }
+    if found.expires_at <= chrono::Utc::now() {
+        return Err(Error::InvitationExpired);
+    }
+    Ok(found)
+}
