@@ -15,6 +15,7 @@ pub mod faults;
 pub mod forge;
 pub mod http;
 pub mod ids;
+pub mod mailbox;
 pub mod people;
 pub mod place;
 pub mod rows;

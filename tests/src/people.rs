@@ -1,5 +1,5 @@
-//! Organizations and people of one test: written by SQL, since there is no request yet that makes them; signed in through
-//! the API like everybody.
+//! Organizations and people of one test: written by SQL, so that a test of one thing doesn't hang on another; signed in
+//! through the API like everybody.
 
 use anyhow::{Context as _, Result};
 use sqlx::postgres::PgConnection;
@@ -99,7 +99,7 @@ impl People {
     /// The database refuses.
     pub async fn member(&mut self, organization: &Organization, role: &str) -> Result<Member> {
         let row = Uuid::now_v7();
-        let email = format!("{}@e2e.example", Uuid::new_v4().simple());
+        let email = new_email();
         sqlx::query(
             "INSERT INTO users (id, email, name, password_hash) \
              SELECT $1, $2, 'Test', password_hash FROM users WHERE lower(email) = lower($3)",
@@ -124,12 +124,15 @@ impl People {
     /// # Errors
     /// The database refuses.
     pub async fn join(&mut self, member: &Member, organization: &Organization, role: &str) -> Result<()> {
-        sqlx::query("INSERT INTO memberships (user_id, organization_id, role) VALUES ($1, $2, $3)")
-            .bind(member.row)
-            .bind(organization.row)
-            .bind(role)
-            .execute(&mut self.control)
-            .await?;
+        sqlx::query(
+            "INSERT INTO memberships (user_id, organization_id, role, position) VALUES ($1, $2, $3, $4)",
+        )
+        .bind(member.row)
+        .bind(organization.row)
+        .bind(role)
+        .bind(Uuid::now_v7())
+        .execute(&mut self.control)
+        .await?;
         Ok(())
     }
 
@@ -145,6 +148,26 @@ impl People {
             .execute(&mut self.control)
             .await?;
         Ok(())
+    }
+
+    /// Makes an API key of an organization through the API, as the platform's first owner, and answers its id and secret.
+    ///
+    /// # Errors
+    /// It was refused.
+    pub async fn api_key(&self, organization: &Organization, role: &str) -> Result<(String, String)> {
+        let body = serde_json::json!({ "name": "Test", "role": role, "organization_id": organization.id });
+        let made = Api::owner()
+            .await?
+            .post("/v1/api-keys", &body, &[])
+            .await?
+            .expect(201)?;
+        let text = |field: &str| {
+            made[field]
+                .as_str()
+                .map(str::to_owned)
+                .context("a field of the key")
+        };
+        Ok((text("id")?, text("secret")?))
     }
 
     /// Removes a member from its organization.
@@ -166,8 +189,41 @@ impl People {
     /// # Errors
     /// The database refuses.
     pub async fn clear(&mut self) -> Result<()> {
-        clear(&mut self.control, &self.organizations).await
+        let below = below(&mut self.control, &self.organizations).await?;
+        clear(&mut self.control, &below).await?;
+        let made: Vec<Uuid> = below
+            .into_iter()
+            .filter(|row| !self.organizations.contains(row))
+            .collect();
+        remove_organizations(&mut self.control, &made).await
     }
+}
+
+/// Organizations with all that are below them.
+async fn below(control: &mut PgConnection, organizations: &[Uuid]) -> Result<Vec<Uuid>> {
+    let below = sqlx::query_scalar(
+        "SELECT DISTINCT organization_id FROM organization_ancestors WHERE ancestor_id = ANY($1)",
+    )
+    .bind(organizations)
+    .fetch_all(control)
+    .await?;
+    Ok(below)
+}
+
+async fn remove_organizations(control: &mut PgConnection, organizations: &[Uuid]) -> Result<()> {
+    for statement in [
+        "DELETE FROM organization_ancestors WHERE organization_id = ANY($1) OR ancestor_id = ANY($1)",
+        "DELETE FROM organizations WHERE id = ANY($1)",
+        // Made by the API for a test, and in no organization any more.
+        "DELETE FROM users u WHERE email LIKE '%@e2e.example' AND created_at < now() - interval '5 minutes' \
+            AND cardinality($1) >= 0 AND NOT EXISTS (SELECT FROM memberships m WHERE m.user_id = u.id)",
+    ] {
+        sqlx::query(statement)
+            .bind(organizations)
+            .execute(&mut *control)
+            .await?;
+    }
+    Ok(())
 }
 
 impl Member {
@@ -188,6 +244,12 @@ impl Member {
     pub async fn api(&self) -> Result<Api> {
         Ok(Api::anyone()?.with(&self.tokens().await?.access))
     }
+}
+
+/// An address that nobody has. An account that is made for it goes with the test.
+#[must_use]
+pub fn new_email() -> String {
+    format!("{}@e2e.example", Uuid::new_v4().simple())
 }
 
 async fn clear(control: &mut PgConnection, organizations: &[Uuid]) -> Result<()> {
@@ -218,6 +280,12 @@ async fn clear(control: &mut PgConnection, organizations: &[Uuid]) -> Result<()>
         "DELETE FROM outbox WHERE operation_id IN (SELECT id FROM operations WHERE scope = ANY($1))",
         "DELETE FROM sealed_secrets WHERE operation_id IN (SELECT id FROM operations WHERE scope = ANY($1))",
         "DELETE FROM operations WHERE scope = ANY($1)",
+        "DELETE FROM invitations WHERE organization_id = ANY($1)",
+        // The log that nobody else may change, of organizations that only a test has.
+        "DELETE FROM audit_unsealed WHERE organization_id = ANY($1)",
+        "DELETE FROM audit_seals WHERE organization_id = ANY($1)",
+        "DELETE FROM audit_heads WHERE organization_id = ANY($1)",
+        "DELETE FROM audit_events WHERE organization_id = ANY($1)",
     ] {
         sqlx::query(statement)
             .bind(organizations)
@@ -229,6 +297,7 @@ async fn clear(control: &mut PgConnection, organizations: &[Uuid]) -> Result<()>
 
 async fn remove_all(organizations: &[Uuid], users: &[Uuid]) -> Result<()> {
     let mut control = sql::control().await?;
+    let organizations = &below(&mut control, organizations).await?;
     clear(&mut control, organizations).await?;
     // An answer belongs to a user in an organization.
     let credentials: Vec<Uuid> = users
@@ -241,19 +310,22 @@ async fn remove_all(organizations: &[Uuid], users: &[Uuid]) -> Result<()> {
         .collect();
     for (statement, rows) in [
         (
-            "DELETE FROM idempotency_records WHERE credential_id = ANY($1)",
+            "DELETE FROM idempotency_records WHERE credential_id = ANY($1) \
+                OR credential_id IN (SELECT id FROM api_keys WHERE organization_id = ANY($2))",
             credentials.as_slice(),
         ),
-        ("DELETE FROM users WHERE id = ANY($1)", users),
         (
-            "DELETE FROM organization_ancestors WHERE organization_id = ANY($1) OR ancestor_id = ANY($1)",
-            organizations,
+            "DELETE FROM users WHERE id = ANY($1) AND cardinality($2) >= 0",
+            users,
         ),
-        ("DELETE FROM organizations WHERE id = ANY($1)", organizations),
     ] {
-        sqlx::query(statement).bind(rows).execute(&mut control).await?;
+        sqlx::query(statement)
+            .bind(rows)
+            .bind(organizations)
+            .execute(&mut control)
+            .await?;
     }
-    Ok(())
+    remove_organizations(&mut control, organizations).await
 }
 
 impl Drop for People {

@@ -82,7 +82,21 @@ fn form(value: &Value) -> Value {
 fn is_nullable(name: &str) -> bool {
     matches!(
         name,
-        "started_at" | "finished_at" | "step" | "message" | "next_page" | "error" | "status_reason"
+        "started_at"
+            | "finished_at"
+            | "step"
+            | "message"
+            | "next_page"
+            | "error"
+            | "status_reason"
+            | "last_used_at"
+            | "before"
+            | "after"
+            | "target"
+            | "reason"
+            | "sequence"
+            | "hash"
+            | "head"
     )
 }
 
@@ -233,6 +247,9 @@ async fn record() -> Result<Examples> {
         .succeeded(deletion["operation"]["id"].as_str().context("an id")?)
         .await?;
 
+    forget_people().await?;
+    record_identity(&mut recorder).await?;
+    forget_people().await?;
     record_drift(&mut recorder).await?;
 
     // Another one, to be stopped while it is being made.
@@ -260,6 +277,179 @@ async fn record() -> Result<Examples> {
     other.delete().await?;
     ensure!(!recorder.examples.is_empty(), "nothing was recorded");
     Ok(recorder.examples)
+}
+
+/// A reseller with its people, keys and log, from its beginning to its end.
+async fn record_identity(recorder: &mut Recorder) -> Result<()> {
+    use Method as M;
+
+    let id = |said: &Value, field: &str| -> Result<String> {
+        said[field].as_str().map(str::to_owned).context("an id")
+    };
+    let me = json!({ "name": "Owner" });
+    recorder
+        .ask("update_me", M::PATCH, "/v1/me", Some(me), 200)
+        .await?;
+    let sessions = recorder
+        .ask("list_my_sessions", M::GET, "/v1/me/sessions?limit=1", None, 200)
+        .await?;
+    ensure!(sessions["items"][0]["id"].is_string(), "{sessions}");
+    let access = &Place::get().access;
+    let other = Api::anyone()?
+        .sign_in(&access.owner_email, &access.owner_password)
+        .await?;
+    let other = Api::anyone()?
+        .with(&other.access)
+        .get("/v1/me/sessions?limit=200")
+        .await?
+        .expect(200)?;
+    let other = other["items"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .find(|session| session["current"] == true)
+        .context("a session of one's own")?;
+    let path = format!("/v1/me/sessions/{}", id(other, "id")?);
+    recorder
+        .ask("end_my_session", M::DELETE, &path, None, 204)
+        .await?;
+
+    let body = json!({ "name": "Acme Resellers" });
+    let made = recorder
+        .ask(
+            "create_organization",
+            M::POST,
+            "/v1/organizations",
+            Some(body),
+            201,
+        )
+        .await?;
+    let organization = id(&made, "id")?;
+    let path = format!("/v1/organizations/{organization}");
+    recorder.ask("get_organization", M::GET, &path, None, 200).await?;
+    recorder
+        .ask(
+            "list_organizations",
+            M::GET,
+            "/v1/organizations?limit=1",
+            None,
+            200,
+        )
+        .await?;
+    let body = json!({ "name": "Acme Partners" });
+    recorder
+        .ask("update_organization", M::PATCH, &path, Some(body), 200)
+        .await?;
+
+    let of = format!("organization_id={organization}");
+    let body = json!({
+        "email": "jo@acme.example", "role": "viewer", "name": "Jo Doe", "organization_id": organization,
+    });
+    let added = recorder
+        .ask("add_member", M::POST, "/v1/members", Some(body), 201)
+        .await?;
+    let member = format!("/v1/members/{}?{of}", id(&added, "user_id")?);
+    recorder.ask("get_member", M::GET, &member, None, 200).await?;
+    recorder
+        .ask(
+            "list_members",
+            M::GET,
+            &format!("/v1/members?limit=1&{of}"),
+            None,
+            200,
+        )
+        .await?;
+    let admin = json!({ "role": "admin" });
+    recorder
+        .ask("update_member", M::PATCH, &member, Some(admin.clone()), 200)
+        .await?;
+
+    let body = json!({ "email": "sam@acme.example", "role": "viewer", "organization_id": organization });
+    let invited = recorder
+        .ask("create_invitation", M::POST, "/v1/invitations", Some(body), 201)
+        .await?;
+    let invitation = format!("/v1/invitations/{}", id(&invited, "id")?);
+    recorder
+        .ask("get_invitation", M::GET, &invitation, None, 200)
+        .await?;
+    recorder
+        .ask(
+            "list_invitations",
+            M::GET,
+            &format!("/v1/invitations?limit=1&{of}"),
+            None,
+            200,
+        )
+        .await?;
+    recorder
+        .ask("update_invitation", M::PATCH, &invitation, Some(admin), 200)
+        .await?;
+    let body = json!({ "token": invited["token"], "password": "a password of one's own", "name": "Sam Roe" });
+    recorder
+        .ask(
+            "accept_invitation",
+            M::POST,
+            "/v1/invitations/accept",
+            Some(body),
+            200,
+        )
+        .await?;
+    recorder
+        .ask("delete_invitation", M::DELETE, &invitation, None, 204)
+        .await?;
+
+    let body = json!({ "name": "portal", "role": "admin", "organization_id": organization });
+    let made = recorder
+        .ask("create_api_key", M::POST, "/v1/api-keys", Some(body), 201)
+        .await?;
+    let key = format!("/v1/api-keys/{}", id(&made, "id")?);
+    recorder.ask("get_api_key", M::GET, &key, None, 200).await?;
+    recorder
+        .ask(
+            "list_api_keys",
+            M::GET,
+            &format!("/v1/api-keys?limit=1&{of}"),
+            None,
+            200,
+        )
+        .await?;
+    let body = json!({ "overlap_seconds": 3600 });
+    recorder
+        .ask(
+            "rotate_api_key",
+            M::POST,
+            &format!("{key}/rotate"),
+            Some(body),
+            200,
+        )
+        .await?;
+    recorder.ask("delete_api_key", M::DELETE, &key, None, 204).await?;
+
+    let path = format!("/v1/audit-events?limit=1&action=update_organization&{of}");
+    recorder
+        .ask("list_audit_events", M::GET, &path, None, 200)
+        .await?;
+    let path = format!("/v1/audit-events/verify?{of}");
+    recorder
+        .ask("verify_audit_events", M::GET, &path, None, 200)
+        .await?;
+    recorder
+        .ask("remove_member", M::DELETE, &member, None, 204)
+        .await?;
+    let path = format!("/v1/organizations/{organization}");
+    recorder
+        .ask("delete_organization", M::DELETE, &path, None, 204)
+        .await?;
+    Ok(())
+}
+
+/// What is left of them, should a run have been cut off, would stand in the way of the next.
+async fn forget_people() -> Result<()> {
+    let mut control = sql::control().await?;
+    sqlx::query("DELETE FROM users WHERE email IN ('jo@acme.example', 'sam@acme.example')")
+        .execute(&mut control)
+        .await?;
+    Ok(())
 }
 
 /// A row such as a comparison writes: the platform under test has no drift of its own.
@@ -309,6 +499,13 @@ fn presentable(value: Value) -> Value {
                     }
                     ("refresh_token", Value::String(token)) => {
                         json!(format!("{}…", token.chars().take(12).collect::<String>()))
+                    }
+                    ("secret" | "token", Value::String(secret)) => {
+                        json!(format!("{}…", secret.chars().take(10).collect::<String>()))
+                    }
+                    ("link", Value::String(link)) => {
+                        let (page, _) = link.split_once('#').unwrap_or((link, ""));
+                        json!(format!("{page}#it_…"))
                     }
                     ("password", Value::String(_)) => json!("correct horse battery staple"),
                     ("admin_password", Value::String(_)) => json!("x6jtz0h4ntweyr6s8fzn35db51"),

@@ -32,6 +32,8 @@ pub struct Somebody {
     pub root: bool,
     /// Whether the things that are asked for are below its organization.
     pub sees: bool,
+    /// The user's row; `None`: it is an API key.
+    pub person: Option<uuid::Uuid>,
 }
 
 /// An organization with one below it and one beside it.
@@ -159,10 +161,38 @@ impl Family {
         let member = self.people.member(&parent, "owner").await?;
         let removed = member.tokens().await?.access;
         self.people.remove(&member).await?;
+        let (revoked_id, revoked) = self.people.api_key(&parent, "owner").await?;
+        Api::owner()
+            .await?
+            .delete(&format!("/v1/api-keys/{revoked_id}"))
+            .await?
+            .expect(204)?;
+        let (expired_id, expired) = self.people.api_key(&parent, "owner").await?;
+        sqlx::query("UPDATE api_keys SET expires_at = now() - interval '1 second' WHERE id = $1")
+            .bind(tests::ids::row_of(&expired_id)?)
+            .execute(&mut self.people.control)
+            .await?;
+        let (rotated_id, replaced) = self.people.api_key(&parent, "owner").await?;
+        Api::owner()
+            .await?
+            .post(
+                &format!("/v1/api-keys/{rotated_id}/rotate"),
+                &json!({ "overlap_seconds": 0 }),
+                &[],
+            )
+            .await?
+            .expect(200)?;
+        let mut mistyped = replaced.clone();
+        mistyped.replace_range(10..11, if mistyped[10..11] == *"a" { "b" } else { "a" });
         let kinds = [
             ("logged out", logged_out),
             ("a session that has ended", aged_out),
             ("a removed member", removed),
+            ("a revoked key", revoked),
+            ("an expired key", expired),
+            ("a key's secret before its rotation", replaced),
+            ("a mistyped key", mistyped),
+            ("a key that never was", format!("osk_{}", "0".repeat(49))),
         ];
         Ok(kinds
             .into_iter()
@@ -222,14 +252,20 @@ impl Family {
                 false,
             ),
         ] {
-            let token = self
-                .people
-                .member(home, role.name())
-                .await?
-                .tokens()
-                .await?
-                .access;
-            all.push((name.to_owned(), token, role, false, things_of.clone(), sees));
+            let member = self.people.member(home, role.name()).await?;
+            let token = member.tokens().await?.access;
+            all.push((
+                name.to_owned(),
+                token,
+                role,
+                false,
+                things_of.clone(),
+                sees,
+                Some(member.row),
+            ));
+            let (_, secret) = self.people.api_key(home, role.name()).await?;
+            let name = format!("key of a {name}");
+            all.push((name, secret, role, false, things_of.clone(), sees, None));
         }
         // The token says one role and the membership another: the lower one counts.
         for (was, is) in [(Owner, Viewer), (Owner, Admin), (Admin, Viewer), (Viewer, Owner)] {
@@ -237,7 +273,15 @@ impl Family {
             let token = member.tokens().await?.access;
             self.people.change_role(&member, is.name()).await?;
             let name = format!("{} who became {}", was.name(), is.name());
-            all.push((name, token, was.min(is), false, parent.clone(), true));
+            all.push((
+                name,
+                token,
+                was.min(is),
+                false,
+                parent.clone(),
+                true,
+                Some(member.row),
+            ));
         }
         // A sign-in to one of several organizations is a sign-in to no other.
         let member = self.people.member(&sibling, "owner").await?;
@@ -250,15 +294,44 @@ impl Family {
             false,
             parent.clone(),
             false,
+            Some(member.row),
         ));
+        // Both secrets of a key are good while they overlap.
+        let (id, before) = self.people.api_key(&parent, "admin").await?;
+        let rotated = Api::owner()
+            .await?
+            .post(&format!("/v1/api-keys/{id}/rotate"), &json!({}), &[])
+            .await?
+            .expect(200)?;
+        let after = rotated["secret"].as_str().context("a secret")?.to_owned();
+        for (name, secret) in [("a key's old secret", before), ("a key's new secret", after)] {
+            all.push((name.to_owned(), secret, Admin, false, parent.clone(), true, None));
+        }
         let root = Api::owner().await?.token().to_owned();
-        all.push(("owner of the root".to_owned(), root, Owner, true, parent, true));
+        let owner: uuid::Uuid = sqlx::query_scalar("SELECT id FROM users WHERE lower(email) = lower($1)")
+            .bind(&tests::place::Place::get().access.owner_email)
+            .fetch_one(&mut self.people.control)
+            .await?;
+        all.push((
+            "owner of the root".to_owned(),
+            root,
+            Owner,
+            true,
+            parent,
+            true,
+            Some(owner),
+        ));
         Ok(all
             .into_iter()
-            .map(|(name, token, role, root, things_of, sees)| Credential {
+            .map(|(name, token, role, root, things_of, sees, person)| Credential {
                 name,
                 authorization: vec![format!("Bearer {token}")],
-                somebody: Some(Somebody { role, root, sees }),
+                somebody: Some(Somebody {
+                    role,
+                    root,
+                    sees,
+                    person,
+                }),
                 things_of,
             })
             .collect())

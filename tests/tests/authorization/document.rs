@@ -44,6 +44,8 @@ pub struct Demand {
     pub least: Role,
     /// Whether it is the root organization's alone.
     pub root_only: bool,
+    /// Whether no API key has it.
+    pub person_only: bool,
 }
 
 /// One operation of the document.
@@ -62,9 +64,9 @@ pub struct Operation {
 }
 
 impl Operation {
-    /// Whether it works on one thing that somebody may not see.
+    /// Whether it works on one thing that somebody may not see. What is one's own everybody sees.
     pub fn has_target(&self) -> bool {
-        self.demand.is_some() && self.path.contains('{')
+        self.demand.is_some() && self.path.contains('{') && !self.path.starts_with("/v1/me/")
     }
 
     /// Whether it must change nothing.
@@ -127,14 +129,19 @@ pub async fn permissions() -> Result<BTreeMap<String, Demand>> {
     for row in page.lines().filter_map(|line| line.strip_prefix("| `")) {
         let cells: Vec<&str> = row.split('|').map(str::trim).collect();
         let permission = cells[0].trim_end_matches('`').to_owned();
-        let (least, root_only) = match cells[1].strip_suffix(" of the root organization") {
-            Some(least) => (least, true),
+        let (rest, person_only) = match cells[1].strip_suffix(", a person") {
+            Some(rest) => (rest, true),
             None => (cells[1], false),
+        };
+        let (least, root_only) = match rest.strip_suffix(" of the root organization") {
+            Some(least) => (least, true),
+            None => (rest, false),
         };
         let demand = Demand {
             permission: permission.clone(),
             least: Role::parse(least)?,
             root_only,
+            person_only,
         };
         permissions.insert(permission, demand);
     }

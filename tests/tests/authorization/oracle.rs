@@ -4,7 +4,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 use tests::api::Api;
 use tests::http::Answer;
-use tests::rows::{OperationRow, TenantRow};
+use tests::rows::{ApiKeyRow, InvitationRow, OperationRow, TenantRow};
 use tests::tenant::{new_slug, request};
 
 use crate::ALONE;
@@ -27,6 +27,9 @@ async fn a_foreign_thing_is_answered_like_none() -> Result<()> {
     let people = &mut family.people;
     let tenant = TenantRow::write(&mut people.control, &parent).await?;
     let operation = OperationRow::queued(&mut people.control, &parent, &tenant).await?;
+    let key = ApiKeyRow::write(&mut people.control, &parent).await?;
+    let invitation = InvitationRow::write(&mut people.control, &parent).await?;
+    let member = tests::ids::id_of("usr", people.member(&parent, "viewer").await?.row);
     for role in ["owner", "admin", "viewer"] {
         let api = people.member(&sibling, role).await?.api().await?;
         for (method, path, body) in [
@@ -39,18 +42,46 @@ async fn a_foreign_thing_is_answered_like_none() -> Result<()> {
             ("GET", "/v1/operations/O?wait=1", None),
             ("GET", "/v1/operations/O/events", None),
             ("POST", "/v1/operations/O/cancel", Some(json!({}))),
+            ("GET", "/v1/organizations/P", None),
+            ("PATCH", "/v1/organizations/P", Some(json!({ "name": "Mine" }))),
+            ("DELETE", "/v1/organizations/P", None),
+            ("GET", "/v1/members/M", None),
+            ("PATCH", "/v1/members/M", Some(json!({ "role": "viewer" }))),
+            ("DELETE", "/v1/members/M", None),
+            ("GET", "/v1/invitations/I", None),
+            ("PATCH", "/v1/invitations/I", Some(json!({ "role": "viewer" }))),
+            ("DELETE", "/v1/invitations/I", None),
+            ("GET", "/v1/api-keys/K", None),
+            ("POST", "/v1/api-keys/K/rotate", Some(json!({}))),
+            ("DELETE", "/v1/api-keys/K", None),
         ] {
-            let ask = async |tenant: &str, operation: &str| -> Result<_> {
-                let path = path
-                    .replace("/T", &format!("/{tenant}"))
-                    .replace("/O", &format!("/{operation}"));
+            let none = "01jdjyfyh1fe82gqsfsks1j4x4";
+            let ask = async |exists: bool| -> Result<_> {
+                let path = [
+                    ("/T", &tenant.id),
+                    ("/O", &operation.id),
+                    ("/P", &parent.id),
+                    ("/M", &member),
+                    ("/I", &invitation.id),
+                    ("/K", &key.id),
+                ]
+                .into_iter()
+                .fold(path.to_owned(), |path, (place, id)| {
+                    let (prefix, _) = id.split_once('_').unwrap_or_default();
+                    let id = if exists {
+                        id.clone()
+                    } else {
+                        format!("{prefix}_{none}")
+                    };
+                    path.replace(place, &format!("/{id}"))
+                });
                 let answer = api
                     .send(method.parse()?, &path, body.as_ref(), &[("if-match", "\"v1\"")])
                     .await?;
                 Ok(told(&answer))
             };
-            let foreign = ask(&tenant.id, &operation.id).await?;
-            let none = ask("ten_01jdjyfyh1fe82gqsfsks1j4x4", "op_01jdjyfyh1fe82gqsfsks1j4x4").await?;
+            let foreign = ask(true).await?;
+            let none = ask(false).await?;
             assert_eq!(foreign, none, "{role}: {method} {path}");
             assert!(
                 (400..500).contains(&foreign.0),

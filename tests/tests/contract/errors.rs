@@ -283,7 +283,7 @@ async fn another_method_is_refused_and_those_that_there_are_are_named() -> Resul
             ("POST", tenant, "DELETE, GET, PATCH"),
             ("PUT", tenant, "DELETE, GET, PATCH"),
             ("GET", "/v1/auth/token", "POST"),
-            ("POST", "/v1/me", "GET"),
+            ("POST", "/v1/me", "GET, PATCH"),
             ("POST", "/healthz", "GET"),
             ("PURGE", "/v1/tenants", "GET, POST"),
         ] {

@@ -1,5 +1,7 @@
 //! A comparison finds a tenant whose route is gone.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, ensure};
 use async_trait::async_trait;
 use jobs::{NewOperation, WhenBusy};
@@ -10,16 +12,23 @@ use tests::faults::Plans;
 use tests::place::Place;
 use tests::tenant::Tenant;
 
-use super::home::{Home, enqueued};
+use super::home::Home;
 use super::{Scene, Stage};
+
+/// Longest wait for the comparisons of others.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 pub struct Compare;
 
 #[async_trait(?Send)]
 impl Stage for Compare {
+    fn at_a_time(&self) -> usize {
+        // There is one comparison at a time.
+        1
+    }
+
     async fn set(&self, api: &Api) -> Result<Box<dyn Scene>> {
         let tenant = Tenant::create(api).await?;
-        std::fs::remove_file(Place::get().route(&tenant.host)).context("the tenant has a route")?;
         Ok(Box::new(Comparing {
             home: Home::find().await?,
             tenant,
@@ -35,13 +44,20 @@ struct Comparing {
 #[async_trait(?Send)]
 impl Scene for Comparing {
     async fn ask(&mut self, _: &Api, request: &str) -> Result<String> {
-        let transaction = self.home.control.begin().await?;
         let root = self.home.root;
-        // Workers that start ask for comparisons, too: this one waits for them, and they don't for this one.
-        let operation = NewOperation::new(Reconcile {}, root, "organization", root)
-            .serial("platform.reconcile", WhenBusy::Wait)
-            .request_id(request);
-        enqueued(transaction, operation).await
+        // Workers that start, and the clock, ask for comparisons too. One of theirs must not repair what this one is to
+        // find: the route goes in the moment in which no other can come any more before this one.
+        tests::wait::until(PATIENCE, "no other comparison is under way", async || {
+            let transaction = self.home.control.begin().await?;
+            let operation = NewOperation::new(Reconcile {}, root, "organization", root)
+                .serial("platform.reconcile", WhenBusy::Refuse)
+                .request_id(request);
+            let operation = jobs::enqueue(&transaction, operation).await?;
+            std::fs::remove_file(Place::get().route(&self.tenant.host)).context("the tenant has a route")?;
+            transaction.commit().await?;
+            Ok(tests::ids::id_of("op", operation.id))
+        })
+        .await
     }
 
     async fn check(&self, api: &Api, succeeded: bool) -> Result<()> {

@@ -68,7 +68,9 @@ pub async fn serve() -> Result<()> {
         .max_connections(CONNECTIONS)
         .sqlx_logging(false)
         .test_before_acquire(false)
-        .acquire_timeout(Duration::from_secs(5));
+        .acquire_timeout(Duration::from_secs(5))
+        // As the api's own work sees the tables: all rows.
+        .map_sqlx_postgres_opts(|postgres| postgres.options([("platform.scope", "system")]));
     let database = Database::connect(options).await?;
     let root = platform::entity::organization::Entity::find()
         .filter(platform::entity::organization::Column::ParentId.is_null())

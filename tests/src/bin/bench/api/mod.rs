@@ -14,6 +14,8 @@ use crate::{copy::Copy, report::Report};
 
 /// Tenants in the list.
 const TENANTS: u32 = 10_000;
+/// Organizations, four levels deep, that they belong to.
+const ORGANIZATIONS: [usize; 2] = [10, 10_000];
 /// Sessions that share the requests, each below its rate limit.
 const SESSIONS: usize = 300;
 /// Rounds, bare and guarded by turns: a machine's mood changes in seconds.
@@ -25,17 +27,26 @@ pub async fn run(report: &mut Report) -> Result<()> {
     report.say(format!(
         "api: guarded reads against a bare handler, {TENANTS} tenants, {SESSIONS} sessions"
     ));
-    let crowd = crowd::Crowd::make(TENANTS).await?;
-    let outcome = measure(report, &crowd).await;
-    crowd.remove().await?;
-    outcome
-}
-
-async fn measure(report: &mut Report, crowd: &crowd::Crowd) -> Result<()> {
     let mut tokens = Vec::with_capacity(SESSIONS);
     for _ in 0..SESSIONS {
         tokens.push(Api::owner().await?.token().to_owned());
     }
+    for organizations in ORGANIZATIONS {
+        report.say(format!(" {organizations} organizations, four levels deep"));
+        let crowd = crowd::Crowd::make(organizations, TENANTS).await?;
+        let outcome = measure(report, &crowd, organizations, &tokens).await;
+        crowd.remove().await?;
+        outcome?;
+    }
+    Ok(())
+}
+
+async fn measure(
+    report: &mut Report,
+    crowd: &crowd::Crowd,
+    organizations: usize,
+    tokens: &[String],
+) -> Result<()> {
     let running = Copy::of("api")?;
     let guarded = format!(
         "http://{}",
@@ -58,8 +69,8 @@ async fn measure(report: &mut Report, crowd: &crowd::Crowd) -> Result<()> {
 
     for (what, paths) in [("one tenant", one), ("a page of 50", page)] {
         let (bare, guarded) = (
-            Load::new(&bare, &paths, &tokens),
-            Load::new(&guarded, &paths, &tokens),
+            Load::new(&bare, &paths, tokens),
+            Load::new(&guarded, &paths, tokens),
         );
         bare.run(2)?;
         guarded.run(2)?;
@@ -72,7 +83,9 @@ async fn measure(report: &mut Report, crowd: &crowd::Crowd) -> Result<()> {
         report.say(format!("  {what}, guarded: {with}"));
         let share = with.per_second() / without.per_second();
         report.promise(
-            &format!("{what}: guarded, of the bare handler's requests a second"),
+            &format!(
+                "{what}, {organizations} organizations: guarded, of the bare handler's requests a second"
+            ),
             share,
             "",
             share >= 0.7,

@@ -1,0 +1,104 @@
+//! One's own account: sessions and the password.
+
+use anyhow::Result;
+use serde_json::json;
+use tests::api::Api;
+use tests::people::People;
+use tests::place::Place;
+
+use crate::text;
+
+#[tokio::test]
+async fn a_session_can_be_seen_and_ended_by_its_owner_alone() -> Result<()> {
+    let mut people = People::new().await?;
+    let organization = people.organization().await?;
+    let member = people.member(&organization, "viewer").await?;
+    let (here, lost) = (member.api().await?, member.api().await?);
+    let stranger = people.member(&organization, "owner").await?.api().await?;
+    let listed = here.get("/v1/me/sessions").await?.expect(200)?;
+    let sessions = listed["items"].as_array().cloned().unwrap_or_default();
+    assert_eq!(sessions.len(), 2, "{listed}");
+    assert_eq!(
+        (&sessions[0]["current"], &sessions[1]["current"]),
+        (&json!(false), &json!(true))
+    );
+    let id = text(&sessions[0], "id")?;
+    let path = format!("/v1/me/sessions/{id}");
+    assert_eq!(stranger.delete(&path).await?.problem(404)?, "not_found");
+    lost.get("/v1/me").await?.expect(200)?;
+    here.delete(&path).await?.expect(204)?;
+    assert_eq!(lost.get("/v1/me").await?.problem(401)?, "unauthenticated");
+    assert_eq!(here.delete(&path).await?.problem(404)?, "not_found");
+    let listed = here.get("/v1/me/sessions").await?.expect(200)?;
+    assert_eq!(listed["items"].as_array().map(Vec::len), Some(1));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_new_password_takes_the_old_one_and_ends_all_other_sessions() -> Result<()> {
+    let mut people = People::new().await?;
+    let organization = people.organization().await?;
+    let member = people.member(&organization, "viewer").await?;
+    let (here, other) = (member.api().await?, member.api().await?);
+    let old = &Place::get().access.owner_password;
+    let new = "quite another password";
+    for (body, pointer) in [
+        (json!({ "password": new }), "/current_password"),
+        (json!({ "current_password": old }), "/password"),
+        (
+            json!({ "password": new, "current_password": "wrong" }),
+            "/current_password",
+        ),
+        (
+            json!({ "password": "short", "current_password": old }),
+            "/password",
+        ),
+        (
+            json!({ "password": "x".repeat(10_240), "current_password": old }),
+            "/password",
+        ),
+        (json!({ "password": null }), "/password"),
+        (json!({ "name": "" }), "/name"),
+    ] {
+        let refused = here.patch("/v1/me", &body, &[]).await?;
+        assert_eq!(refused.problem(422)?, "invalid_request", "{body}");
+        assert_eq!(refused.json()["errors"][0]["pointer"], pointer, "{body}");
+    }
+    other.get("/v1/me").await?.expect(200)?;
+    let changed = here
+        .patch(
+            "/v1/me",
+            &json!({ "password": new, "current_password": old, "name": "Jo Doe" }),
+            &[],
+        )
+        .await?
+        .expect(200)?;
+    assert_eq!(changed["name"], "Jo Doe");
+    assert_eq!(other.get("/v1/me").await?.problem(401)?, "unauthenticated");
+    here.get("/v1/me").await?.expect(200)?;
+    let sign_in = |password: &str| json!({ "email": member.email, "password": password });
+    let anyone = Api::anyone()?;
+    let refused = anyone.post("/v1/auth/token", &sign_in(old), &[]).await?;
+    assert_eq!(refused.problem(401)?, "wrong_password");
+    anyone
+        .post("/v1/auth/token", &sign_in(new), &[])
+        .await?
+        .expect(200)?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_change_of_ones_name_is_made_to_the_version_that_was_seen() -> Result<()> {
+    let mut people = People::new().await?;
+    let organization = people.organization().await?;
+    let api = people.member(&organization, "viewer").await?.api().await?;
+    let etag = api.get("/v1/me").await?.header("etag").to_owned();
+    let seen = [("if-match", etag.as_str())];
+    let changed = api.patch("/v1/me", &json!({ "name": "One" }), &seen).await?;
+    changed.expect(200)?;
+    let refused = api.patch("/v1/me", &json!({ "name": "Two" }), &seen).await?;
+    assert_eq!(refused.problem(412)?, "precondition_failed");
+    let unchanged = api.patch("/v1/me", &json!({}), &[]).await?;
+    assert_eq!(unchanged.header("etag"), changed.header("etag"));
+    Ok(())
+}
