@@ -4,7 +4,7 @@
 use entity::idempotency_record;
 use sea_orm::{
     ActiveValue::Set, ColumnTrait as _, ConnectionTrait as _, DatabaseTransaction, EntityTrait as _,
-    QueryFilter as _, Statement,
+    QueryFilter as _, Statement, TransactionTrait as _,
 };
 use serde_json::Value;
 use uuid::Uuid;
@@ -101,6 +101,40 @@ async fn attempt<T>(
     Ok(Effect::Done(done))
 }
 
+/// Ends the transaction as its work did.
+async fn ended<T>(
+    transaction: DatabaseTransaction,
+    effect: Result<Effect<T>, Error>,
+) -> Result<Effect<T>, Error> {
+    if let Ok(Effect::Done(_)) = effect {
+        transaction.commit().await?;
+    } else if let Err(error) = transaction.rollback().await {
+        // Rolled back before the answer, since a transaction that is only dropped still holds the key when the
+        // client sends it again. Nothing was changed in any case, and the answer is as good.
+        tracing::warn!(%error, "a transaction was not rolled back");
+    }
+    effect
+}
+
+impl Platform {
+    /// Carries out `work` in a transaction of the platform's own, once for each key of a credential that is nobody's who
+    /// has signed in: see [`crate::caller::Caller::once`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn once<T>(
+        &self,
+        credential: Uuid,
+        once: Option<&Once>,
+        work: impl AsyncFnOnce(&DatabaseTransaction) -> Result<T, Error>,
+        record: impl FnOnce(&T) -> Value,
+    ) -> Result<Effect<T>, Error> {
+        let transaction = crate::answered(self.database().begin()).await?;
+        let effect = attempt(&transaction, credential, once, work, record).await;
+        ended(transaction, effect).await
+    }
+}
+
 impl<P: crate::permissions::Permission> crate::caller::Caller<P> {
     /// Carries out `work` in a transaction, once for each key of the caller's. `record` says what a replay answers, and
     /// must leave secrets out.
@@ -117,13 +151,6 @@ impl<P: crate::permissions::Permission> crate::caller::Caller<P> {
         let transaction = self.identity().begin(self.platform()).await?;
         let credential = self.identity().idempotent_as();
         let effect = attempt(&transaction, credential, once, work, record).await;
-        if let Ok(Effect::Done(_)) = effect {
-            transaction.commit().await?;
-        } else if let Err(error) = transaction.rollback().await {
-            // Rolled back before the answer, since a transaction that is only dropped still holds the key when the
-            // client sends it again. Nothing was changed in any case, and the answer is as good.
-            tracing::warn!(%error, "a transaction was not rolled back");
-        }
-        effect
+        ended(transaction, effect).await
     }
 }

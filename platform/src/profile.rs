@@ -61,6 +61,12 @@ impl Versioned for Profile {
     }
 }
 
+impl Versioned for SessionRow {
+    fn version(&self) -> String {
+        format!("v{}", self.refreshed_at.timestamp_micros())
+    }
+}
+
 /// The caller's own account, to read.
 #[derive(Debug)]
 pub struct ProfileReader<'r, P> {
@@ -273,10 +279,16 @@ impl<'c> Myself<'c> {
     /// Ends one of the caller's sessions.
     ///
     /// # Errors
-    /// [`Error::NotFound`]: it is somebody else's, or has ended.
-    pub async fn end_session(&self, session: SessionId) -> Result<(), Error> {
+    /// [`Error::NotFound`]: it is somebody else's, or has ended; [`Error::PreconditionFailed`].
+    pub async fn end_session(&self, session: SessionId, precondition: &Precondition) -> Result<(), Error> {
         let (id, _) = self.person()?;
         let transaction = self.identity.begin(self.platform).await?;
+        let locked = session::Entity::find_by_id(session)
+            .filter(session::Column::UserId.eq(id))
+            .lock_exclusive()
+            .one(&transaction);
+        let before = crate::answered(locked).await?.ok_or(Error::NotFound)?;
+        precondition.check(&before)?;
         let which = session::Column::Id
             .eq(session)
             .and(session::Column::UserId.eq(id));
@@ -298,7 +310,7 @@ impl<'c> Myself<'c> {
     /// The database doesn't answer.
     pub async fn log_out(&self) -> Result<(), Error> {
         let (_, own) = self.person()?;
-        match self.end_session(own).await {
+        match self.end_session(own, &Precondition::None).await {
             // It ended meanwhile.
             Err(Error::NotFound) => Ok(()),
             outcome => outcome,

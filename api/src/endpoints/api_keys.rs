@@ -84,7 +84,7 @@ pub(super) struct ApiKey {
     rotated_at: Option<DateTime<Utc>>,
     /// Until when the secret before that is good.
     #[schema(required)]
-    previous_secret_until: Option<DateTime<Utc>>,
+    previous_secret_expires_at: Option<DateTime<Utc>>,
     /// When it was last used, to the minute or so.
     #[schema(required)]
     last_used_at: Option<DateTime<Utc>>,
@@ -105,7 +105,7 @@ impl From<ApiKeyRow> for ApiKey {
             created_at: row.created_at,
             expires_at: row.expires_at,
             rotated_at: row.rotated_at,
-            previous_secret_until: row.previous_until,
+            previous_secret_expires_at: row.previous_until,
             last_used_at: row.last_used_at,
         }
     }

@@ -81,7 +81,7 @@ struct AuditEvent {
     #[schema(required, example = "192.0.2.7")]
     address: Option<String>,
     /// The request.
-    #[schema(required)]
+    #[schema(required, pattern = "^[A-Za-z0-9._-]{1,128}$")]
     request_id: Option<String>,
     /// Its number in its organization's chain, from 1; null for a second or so, until it is sealed.
     #[schema(required, example = 42)]
@@ -101,7 +101,11 @@ struct AuditActor {
     #[schema(example = "user", extensions(("x-extensible-enum" = json!(["user", "api_key", "nobody", "platform"]))))]
     r#type: String,
     /// The user or the key; null for nobody.
-    #[schema(required, example = "usr_01jdjyfyh1fe82gqsfsks1j4x4")]
+    #[schema(
+        required,
+        example = "usr_01jdjyfyh1fe82gqsfsks1j4x4",
+        pattern = "^(usr|key)_[0-7][0-9a-hjkmnp-tv-z]{25}$"
+    )]
     id: Option<String>,
     /// The e-mail address or the key's name, as it was then.
     #[schema(required, example = "owner@example.com")]
@@ -118,7 +122,11 @@ struct AuditTarget {
     #[schema(example = "tenant")]
     r#type: String,
     /// Its id.
-    #[schema(required, example = "ten_01jdjyfyh1fe82gqsfsks1j4x4")]
+    #[schema(
+        required,
+        example = "ten_01jdjyfyh1fe82gqsfsks1j4x4",
+        pattern = "^[a-z]+_[0-7][0-9a-hjkmnp-tv-z]{25}$"
+    )]
     id: Option<String>,
 }
 

@@ -53,7 +53,6 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
                 ErrorCode::InvitationUsed,
                 ErrorCode::InvitationExpired,
                 ErrorCode::AlreadyMember,
-                ErrorCode::AccountExists,
                 ErrorCode::Unavailable,
             ])
             .to(accept),
@@ -311,7 +310,12 @@ async fn create(
     Ok(effect.into())
 }
 
-async fn accept(public: Public, body: Body<AcceptInvitation>) -> Result<Resource<Member>, ApiError> {
+async fn accept(
+    public: Public,
+    key: IdempotencyKey,
+    body: Body<AcceptInvitation>,
+) -> Result<Once<Reply<Member>>, ApiError> {
+    let once = key.with(&body);
     let AcceptInvitation {
         token,
         password,
@@ -324,11 +328,21 @@ async fn accept(public: Public, body: Body<AcceptInvitation>) -> Result<Resource
         password,
         name,
     };
-    let accepted = public
-        .platform()
-        .accept_invitation(acceptance, public.origin())
+    let platform = public.platform();
+    let effect = platform
+        .once(
+            acceptance.idempotent_as(),
+            once.as_ref(),
+            async |transaction| {
+                let member = platform
+                    .accept_invitation(transaction, &acceptance, public.origin())
+                    .await?;
+                Ok(Reply(member.into()))
+            },
+            Reply::record,
+        )
         .await?;
-    Ok(Resource(accepted.member.into()))
+    Ok(effect.into())
 }
 
 async fn get(caller: Reads<ReadMembers>, id: Id<InvitationId>) -> Result<Resource<Invitation>, ApiError> {

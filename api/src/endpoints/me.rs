@@ -243,7 +243,11 @@ async fn sessions(
     }))
 }
 
-async fn end_session(caller: Authz<ManageSelf>, id: Id<SessionId>) -> Result<NoContent, ApiError> {
-    caller.myself().end_session(id.0).await?;
+async fn end_session(
+    caller: Authz<ManageSelf>,
+    id: Id<SessionId>,
+    precondition: IfMatch,
+) -> Result<NoContent, ApiError> {
+    caller.myself().end_session(id.0, &precondition.0).await?;
     Ok(NoContent)
 }

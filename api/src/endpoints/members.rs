@@ -110,6 +110,8 @@ impl Versioned for Member {
     }
 }
 
+impl Replayable for Member {}
+
 /// A member that was added.
 #[derive(Serialize, ToSchema)]
 struct AddedMember {

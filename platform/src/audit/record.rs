@@ -203,7 +203,9 @@ pub(crate) async fn write(database: &impl ConnectionTrait, event: Event<'_>) -> 
         entry.before.into(),
         entry.after.into(),
         origin.address.to_string().into(),
-        origin.request_id.as_str().into(),
+        (!origin.request_id.is_empty())
+            .then_some(origin.request_id.as_str())
+            .into(),
     ];
     let statement = Statement::from_sql_and_values(DbBackend::Postgres, WRITE, values);
     crate::answered(database.query_one_raw(statement)).await?;

@@ -3,11 +3,12 @@
 
 use entity::invitation;
 use sea_orm::{
-    ColumnTrait as _, EntityTrait as _, QueryFilter as _, QuerySelect as _, TransactionTrait as _,
+    ColumnTrait as _, DatabaseTransaction, EntityTrait as _, QueryFilter as _, QuerySelect as _,
     sea_query::{Expr, ExprTrait as _},
 };
 use secrecy::SecretString;
 use serde_json::json;
+use uuid::Uuid;
 
 use super::{
     InvitationRow, MemberRow, check_name, create_account,
@@ -35,62 +36,58 @@ pub struct Acceptance {
     pub name: Option<String>,
 }
 
-/// A new member, and whether its account is new.
-#[derive(Debug)]
-pub struct Accepted {
-    /// The member.
-    pub member: MemberRow,
+impl Acceptance {
+    /// Under whose name idempotency keys are kept: the invitation's receiver, who has no other credential.
+    #[must_use]
+    pub fn idempotent_as(&self) -> Uuid {
+        let hash = hash_of(&self.token);
+        Uuid::from_slice(&hash[..16]).unwrap_or_default()
+    }
 }
 
 impl Platform {
-    /// Makes the receiver of an invitation a member.
+    /// Makes the receiver of an invitation a member, within a transaction of the platform's own.
     ///
     /// # Errors
     /// [`Error::Invalid`]: the token or the password for a new account is not good, or the invitation is for another
     /// address; [`Error::InvitationUsed`], [`Error::InvitationExpired`], [`Error::AlreadyMember`];
-    /// [`Error::WrongPassword`] of the account that is there, [`Error::TooManySignIns`].
+    /// [`Error::WrongPassword`] for the account that is there, [`Error::TooManySignIns`].
     pub async fn accept_invitation(
         &self,
-        acceptance: Acceptance,
+        transaction: &DatabaseTransaction,
+        acceptance: &Acceptance,
         origin: &Origin,
-    ) -> Result<Accepted, Error> {
-        let hash = hash_of(&acceptance.token);
-        let open = invitation::Entity::find().filter(invitation::Column::TokenHash.eq(hash));
-        let open = crate::answered(open.clone().one(self.database())).await?;
-        let open = check(open, acceptance.email.as_deref())?;
-        let mut violations = Vec::new();
-        let name = check_name(acceptance.name.as_deref(), &mut violations);
-        // Before the transaction: hashing takes its time.
-        let known = crate::answered(by_email(&open.email).one(self.database())).await?;
-        let new_hash = match &known {
+    ) -> Result<MemberRow, Error> {
+        let invited = || {
+            invitation::Entity::find().filter(invitation::Column::TokenHash.eq(hash_of(&acceptance.token)))
+        };
+        let email = acceptance.email.as_deref();
+        let open = check(crate::answered(invited().one(transaction)).await?, email)?;
+        // The address first, as whoever invites it does; then once more, as it may have been accepted meanwhile.
+        lock_address(transaction, &open.email).await?;
+        let again = invited().lock_exclusive();
+        let open = check(crate::answered(again.one(transaction)).await?, email)?;
+        let user = match crate::answered(by_email(&open.email).one(transaction)).await? {
             Some(account) => {
-                self.prove(account, acceptance.password, origin).await?;
-                None
+                self.prove(&account, acceptance.password.clone(), origin).await?;
+                account
             }
-            None => match crate::tenants::chosen_password("/password", &acceptance.password) {
-                Ok(chosen) if violations.is_empty() => Some(password::hash(chosen).await?),
-                Ok(_) => return Err(Error::Invalid(violations)),
-                Err(violation) => {
-                    violations.push(violation);
+            None => {
+                let mut violations = Vec::new();
+                let name = check_name(acceptance.name.as_deref(), &mut violations);
+                let chosen = crate::tenants::chosen_password("/password", &acceptance.password)
+                    .map_err(|violation| violations.push(violation));
+                let Ok(chosen) = chosen else {
+                    return Err(Error::Invalid(violations));
+                };
+                if !violations.is_empty() {
                     return Err(Error::Invalid(violations));
                 }
-            },
-        };
-        let transaction = crate::answered(self.database().begin()).await?;
-        lock_address(&transaction, &open.email).await?;
-        let again = invitation::Entity::find_by_id(open.id).lock_exclusive();
-        let open = check(crate::answered(again.one(&transaction)).await?, None)?;
-        let account = crate::answered(by_email(&open.email).one(&transaction)).await?;
-        let user = match (account, new_hash) {
-            (Some(account), None) => account,
-            (None, Some(hash)) => {
                 let name = name.unwrap_or_else(|| name_of(&open.email));
-                create_account(&transaction, &open.email, name, hash).await?
+                create_account(transaction, &open.email, name, password::hash(chosen).await?).await?
             }
-            // The account came into being meanwhile: its password is to be proved.
-            _ => return Err(Error::AccountExists),
         };
-        let member = join(&transaction, &user, open.organization_id, open.role).await?;
+        let member = join(transaction, &user, open.organization_id, open.role).await?;
         let accepted = invitation::Entity::update_many()
             .col_expr(invitation::Column::AcceptedAt, Expr::value(chrono::Utc::now()))
             .col_expr(invitation::Column::AcceptedBy, Expr::value(user.id))
@@ -99,7 +96,7 @@ impl Platform {
                 Expr::col(invitation::Column::Revision).add(1),
             )
             .filter(invitation::Column::Id.eq(open.id))
-            .exec(&transaction);
+            .exec(transaction);
         crate::answered(accepted).await?;
         let event = Event {
             doer: Doer::user(user.id, open.organization_id),
@@ -112,9 +109,8 @@ impl Platform {
                 after: Some(json!({ "email": member.email, "role": member.role, "accepted_by": user.id })),
             },
         };
-        audit::write(&transaction, event).await?;
-        crate::answered(transaction.commit()).await?;
-        Ok(Accepted { member })
+        audit::write(transaction, event).await?;
+        Ok(member)
     }
 
     /// Checks the password of an account, as often as a sign-in may.

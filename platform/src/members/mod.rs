@@ -7,7 +7,7 @@ mod change;
 mod invitations;
 mod read;
 
-pub use accept::{Acceptance, Accepted};
+pub use accept::Acceptance;
 pub use add::{AddedMember, NewMember};
 use chrono::{DateTime, Utc};
 use entity::{
