@@ -149,8 +149,8 @@ fn timestamp(document: &Document, findings: &mut Findings) {
             .any(|schema| schema["format"] == "date-time");
         match (name.ends_with("_at"), is_date_time) {
             (true, false) => findings.add(&node.pointer, "is no date-time"),
-            // The ends of a span of time are no moment of anything.
-            (false, true) if ["since", "until"].contains(&name) => {}
+            // The ends of the span of time that a list is asked for are no moment of anything.
+            (false, true) if node.pointer.contains("/parameters/") && ["since", "until"].contains(&name) => {}
             (false, true) => findings.add(&node.pointer, "is a date-time and does not end with _at"),
             _ => {}
         }
