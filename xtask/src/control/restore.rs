@@ -112,14 +112,17 @@ fn open(target: &Target, passphrase: &str, folder: &Path) -> Result<Manifest> {
     Ok(manifest)
 }
 
-/// Drops the database that a restore fills, and makes it again.
+/// Drops the database that a restore fills, and makes it again. What a killed restore asked for may still be under way in
+/// the server: the lock waits for its end, since two that drop one database at once fail.
 const MAKE_ROOM: &str = "SET client_min_messages = warning;\n\
+    DO $$ BEGIN PERFORM pg_advisory_lock(hashtext('restore-control')); END $$;\n\
     DROP DATABASE IF EXISTS platform_restoring WITH (FORCE);\n\
     CREATE DATABASE platform_restoring OWNER platform_migrator TEMPLATE template0;\n\
     REVOKE ALL ON DATABASE platform_restoring FROM PUBLIC;\n";
 
 /// Between these two statements the mark alone says that there is a control plane.
 const TAKE_PLACE: &str = "SET client_min_messages = warning;\n\
+    DO $$ BEGIN PERFORM pg_advisory_lock(hashtext('restore-control')); END $$;\n\
     DROP DATABASE IF EXISTS platform WITH (FORCE);\n\
     ALTER DATABASE platform_restoring RENAME TO platform;\n";
 
