@@ -161,8 +161,14 @@ impl<'a> Postgres<'a> {
         if data.join("PG_VERSION").is_file() {
             return self.demand_same_version(data);
         }
-        // Under another name first: a cluster is there whole or not at all.
-        let staged = parent.join("data.staged");
+        // Under another name first: a cluster is there whole or not at all. Under one that no killed command's `initdb`
+        // writes to any more; what such a one leaves is removed the next time at the latest.
+        for left in fs::read_dir(parent)?.flatten() {
+            if left.file_name().to_string_lossy().starts_with(STAGED) {
+                fs::remove_dir_all(left.path()).ok();
+            }
+        }
+        let staged = parent.join(format!("{STAGED}-{}", std::process::id()));
         files::remove_tree(&staged)?;
         let mut command = users::as_user(self.account, self.programs.join("initdb"));
         command
@@ -347,9 +353,18 @@ impl<'a> Postgres<'a> {
 /// Names of the control plane's roles.
 const CONTROL_ROLES: [&str; 3] = ["platform_migrator", "platform_api", "platform_worker"];
 
+/// How the folder begins in which a cluster is made.
+const STAGED: &str = "data.staged";
+
+/// What a killed command asked for may still be under way in the server, and two that change one role or database at once
+/// fail: a session that begins so waits for its end.
+pub(crate) const IN_TURNS: &str =
+    "DO $$ BEGIN PERFORM pg_advisory_lock(hashtext('control-plane')); END $$;\n";
+
 /// Makes the control plane's database and roles.
 pub(crate) fn prepare_control(postgres: &Postgres<'_>) -> Result<()> {
     let mut sql = String::from("SET log_statement = 'none';\nSET client_min_messages = warning;\n");
+    sql.push_str(IN_TURNS);
     for role in CONTROL_ROLES {
         let password = secrets::ensure(postgres.instance, &format!("{role}.password"), None)?;
         sql.push_str(&login_role(role, &password));

@@ -14,7 +14,7 @@ use super::parts::{self, DUMP, Manifest};
 use super::{Target, Workshop, demand_own_database, envelope};
 use crate::install::{self, Purpose};
 use crate::instance::Instance;
-use crate::postgres::{self, Postgres};
+use crate::postgres::{self, IN_TURNS, Postgres};
 use crate::screen::{Failure, say, stage};
 use crate::users::Accounts;
 use crate::{exec, files, interrupt, supervisor, up};
@@ -63,7 +63,7 @@ pub(crate) fn command(instance: &Instance, target: &Target, replace: bool) -> Re
     stage("in its place", None, || {
         // What Redis held belongs to the database that goes: the api announces anew whatever waits.
         files::remove_tree(&instance.state.join("redis"))?;
-        control.sql("postgres", TAKE_PLACE)?;
+        control.sql("postgres", &format!("{IN_TURNS}{TAKE_PLACE}"))?;
         // The roles' passwords are those of the restored files from now on.
         postgres::prepare_control(&control)
     })?;
@@ -112,22 +112,19 @@ fn open(target: &Target, passphrase: &str, folder: &Path) -> Result<Manifest> {
     Ok(manifest)
 }
 
-/// Drops the database that a restore fills, and makes it again. What a killed restore asked for may still be under way in
-/// the server: the lock waits for its end, since two that drop one database at once fail.
+/// Drops the database that a restore fills, and makes it again.
 const MAKE_ROOM: &str = "SET client_min_messages = warning;\n\
-    DO $$ BEGIN PERFORM pg_advisory_lock(hashtext('restore-control')); END $$;\n\
     DROP DATABASE IF EXISTS platform_restoring WITH (FORCE);\n\
     CREATE DATABASE platform_restoring OWNER platform_migrator TEMPLATE template0;\n\
     REVOKE ALL ON DATABASE platform_restoring FROM PUBLIC;\n";
 
 /// Between these two statements the mark alone says that there is a control plane.
 const TAKE_PLACE: &str = "SET client_min_messages = warning;\n\
-    DO $$ BEGIN PERFORM pg_advisory_lock(hashtext('restore-control')); END $$;\n\
     DROP DATABASE IF EXISTS platform WITH (FORCE);\n\
     ALTER DATABASE platform_restoring RENAME TO platform;\n";
 
 fn fill(control: &Postgres<'_>, manifest: &Manifest, folder: &Path) -> Result<()> {
-    control.sql("postgres", MAKE_ROOM)?;
+    control.sql("postgres", &format!("{IN_TURNS}{MAKE_ROOM}"))?;
     let index = manifest.parts.iter().position(|part| part.name == DUMP);
     let dump = parts::unpacked(folder, index.context("a backup has a dump")?);
     let mut command = control.client("pg_restore");
