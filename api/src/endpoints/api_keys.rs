@@ -9,7 +9,7 @@ use platform::{
     values::Role,
 };
 use secrecy::ExposeSecret as _;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 use utoipa::{IntoParams, ToSchema};
 
 use super::operations::checked_limit;
@@ -190,8 +190,31 @@ struct CreateApiKey {
 #[serde(deny_unknown_fields)]
 struct RotateApiKey {
     /// How long the old secret stays good: 0 to 604,800 seconds; a day if left out.
+    #[serde(default, deserialize_with = "whole")]
     #[schema(minimum = 0, maximum = 604_800, example = 3600)]
     overlap_seconds: Option<i64>,
+}
+
+/// Reads a whole number in whatever way JSON writes it: 60.0 is one too (JSON Schema, "integer").
+#[allow(
+    clippy::cast_possible_truncation,
+    reason = "a float becomes the nearest number that there is"
+)]
+fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
+    let Some(number) = Option::<serde_json::Number>::deserialize(deserializer)? else {
+        return Ok(None);
+    };
+    let whole = || {
+        number
+            .as_f64()
+            .filter(|float| float.fract() == 0.0)
+            .map(|float| float as i64)
+    };
+    number
+        .as_i64()
+        .or_else(whole)
+        .map(Some)
+        .ok_or_else(|| de::Error::custom("must be a whole number"))
 }
 
 #[derive(Deserialize, IntoParams)]

@@ -6,13 +6,14 @@ use std::{ops::Deref, sync::Arc};
 use actix_web::{
     FromRequest, HttpMessage as _, HttpRequest, ResponseError as _, dev::Payload, http::StatusCode, web,
 };
-use futures::future::LocalBoxFuture;
+use futures::future::{Either, LocalBoxFuture, Ready, ready};
 use platform::{
     Platform,
     auth::Credential,
     caller::{Caller, Origin},
     permissions::Permission,
     reader::Reader,
+    values::Role,
 };
 
 use super::sketch::{Describe, Sketch};
@@ -156,15 +157,25 @@ impl<P: Permission> Describe for Reads<P> {
 
 impl<P: Permission> FromRequest for Reads<P> {
     type Error = ApiError;
-    type Future = std::future::Ready<Result<Self, ApiError>>;
+    type Future = Either<Ready<Result<Self, ApiError>>, LocalBoxFuture<'static, Result<Self, ApiError>>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         let state = state_of(request);
-        let reader = credential(request).map(|credential| {
-            let reader = state.platform.reader(credential, origin_of(request));
-            Self { reader, state }
-        });
-        std::future::ready(reader)
+        let credential = match credential(request) {
+            Ok(credential) => credential,
+            Err(error) => return Either::Left(ready(Err(error))),
+        };
+        let origin = origin_of(request);
+        if P::LEAST == Role::Viewer && !P::ROOT_ONLY && !P::PERSON_ONLY {
+            let reader = state.platform.reader(credential, origin);
+            return Either::Left(ready(Ok(Self { reader, state })));
+        }
+        // What many lack is asked beforehand too: they are told so before they are told what is wrong with the request.
+        Either::Right(Box::pin(async move {
+            state.platform.authorize::<P>(&credential, origin.clone()).await?;
+            let reader = state.platform.reader(credential, origin);
+            Ok(Self { reader, state })
+        }))
     }
 }
 

@@ -26,13 +26,14 @@ impl People {
     /// Makes them in the control plane's database; they sign in with the platform owner's password.
     pub(super) fn make(instance: &Instance, postgres: &Account) -> Result<Self> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos();
-        let fingerprint = files::fingerprint(&[&now.to_be_bytes(), &std::process::id().to_be_bytes()]);
-        let suffix = &fingerprint[..8];
+        let suffix = files::fingerprint(&[&now.to_be_bytes(), &std::process::id().to_be_bytes()]);
+        // As many digits as a UUID has.
+        let row = files::fingerprint(&[b"organization", suffix.as_bytes()]) + &suffix;
         let people = Self {
             owner: format!("fuzz-owner-{suffix}@example.com"),
             viewer: format!("fuzz-viewer-{suffix}@example.com"),
             password: services::owner_password(instance)?,
-            organization: fingerprint[..32].to_owned(),
+            organization: row,
         };
         let sql = format!(
             "WITH root AS (SELECT id FROM organizations WHERE parent_id IS NULL),
