@@ -8,7 +8,7 @@ mod tenants;
 use anyhow::Result;
 use async_trait::async_trait;
 use tests::api::Api;
-use tests::faults::Plans;
+use tests::faults::{Place, Plans};
 
 /// Sets the scene for one operation of a kind.
 #[async_trait(?Send)]
@@ -21,6 +21,11 @@ pub trait Stage {
     /// Whether one case takes so much of the machine that not every fault can be tried at every point.
     fn is_costly(&self) -> bool {
         false
+    }
+
+    /// Whether every run passes this place; one that only some pass is no place for a planned fault.
+    fn always_passes(&self, _: &Place) -> bool {
+        true
     }
 
     /// Makes what the operation needs.
