@@ -4,81 +4,45 @@
 
 use sea_orm_migration::prelude::*;
 
-struct ControlPlane;
+/// A file of SQL.
+struct Sql {
+    name: &'static str,
+    text: &'static str,
+}
 
-impl MigrationName for ControlPlane {
-    fn name(&self) -> &'static str {
-        "platform_0001_control_plane"
+impl MigrationName for Sql {
+    fn name(&self) -> &str {
+        self.name
     }
 }
 
 #[async_trait::async_trait]
-impl MigrationTrait for ControlPlane {
+impl MigrationTrait for Sql {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        manager
-            .get_connection()
-            .execute_unprepared(include_str!("sql/0001_control_plane.sql"))
-            .await?;
+        manager.get_connection().execute_unprepared(self.text).await?;
         Ok(())
     }
 }
 
-struct Drift;
-
-impl MigrationName for Drift {
-    fn name(&self) -> &'static str {
-        "platform_0002_drift"
-    }
-}
-
-#[async_trait::async_trait]
-impl MigrationTrait for Drift {
-    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        manager
-            .get_connection()
-            .execute_unprepared(include_str!("sql/0002_drift.sql"))
-            .await?;
-        Ok(())
-    }
-}
-
-struct Identity;
-
-impl MigrationName for Identity {
-    fn name(&self) -> &'static str {
-        "platform_0003_identity"
-    }
-}
-
-#[async_trait::async_trait]
-impl MigrationTrait for Identity {
-    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        manager
-            .get_connection()
-            .execute_unprepared(include_str!("sql/0003_identity.sql"))
-            .await?;
-        Ok(())
-    }
-}
-
-struct DataKeys;
-
-impl MigrationName for DataKeys {
-    fn name(&self) -> &'static str {
-        "platform_0004_data_keys"
-    }
-}
-
-#[async_trait::async_trait]
-impl MigrationTrait for DataKeys {
-    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        manager
-            .get_connection()
-            .execute_unprepared(include_str!("sql/0004_data_keys.sql"))
-            .await?;
-        Ok(())
-    }
-}
+/// The platform's own, in order.
+const PLATFORM: [Sql; 4] = [
+    Sql {
+        name: "platform_0001_control_plane",
+        text: include_str!("sql/0001_control_plane.sql"),
+    },
+    Sql {
+        name: "platform_0002_drift",
+        text: include_str!("sql/0002_drift.sql"),
+    },
+    Sql {
+        name: "platform_0003_identity",
+        text: include_str!("sql/0003_identity.sql"),
+    },
+    Sql {
+        name: "platform_0004_data_keys",
+        text: include_str!("sql/0004_data_keys.sql"),
+    },
+];
 
 /// Every migration, in the order in which they are applied.
 #[derive(Debug)]
@@ -88,10 +52,7 @@ pub struct Migrator;
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
         let mut migrations = jobs::migrations();
-        migrations.push(Box::new(ControlPlane));
-        migrations.push(Box::new(Drift));
-        migrations.push(Box::new(Identity));
-        migrations.push(Box::new(DataKeys));
+        migrations.extend(PLATFORM.map(|sql| Box::new(sql) as Box<dyn MigrationTrait>));
         migrations
     }
 }
