@@ -16,7 +16,7 @@ use crate::{
     Platform,
     api_keys::ApiKeys,
     auth::{Actor, Credential},
-    error::Error,
+    error::{Error, Violation},
     members::{Invitations, Members},
     operations::Operations,
     organizations::Organizations,
@@ -224,6 +224,17 @@ impl Identity {
         let outcome = work(transaction).await?;
         self.enter(transaction).await?;
         Ok(outcome)
+    }
+
+    /// A role that the caller gives must not be above its own.
+    pub(crate) fn check_given_role(&self, role: Role, violations: &mut Vec<Violation>) {
+        if role > self.role {
+            violations.push(Violation::at(
+                "/role",
+                "role_too_high",
+                "must not be above your own role",
+            ));
+        }
     }
 
     /// The request's id.

@@ -177,8 +177,8 @@ impl<'c> Myself<'c> {
         let (id, own_session) = self.person()?;
         let mut violations = Vec::new();
         let name = changes.name.as_deref().and_then(|name| {
-            text::name(name, 128)
-                .map_err(|detail| violations.push(Violation::at("/name", "invalid_name", detail)))
+            text::display_name(name)
+                .map_err(|violation| violations.push(violation))
                 .ok()
         });
         let chosen = changes.password.as_ref().and_then(|password| {

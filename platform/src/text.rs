@@ -163,6 +163,14 @@ pub fn account_email(text: &str) -> Result<String, &'static str> {
     }
 }
 
+/// The field `name` of what has a display name.
+///
+/// # Errors
+/// A violation that says what is wrong.
+pub fn display_name(text: &str) -> Result<String, Violation> {
+    name(text, 128).map_err(|detail| Violation::at("/name", "invalid_name", detail))
+}
+
 /// Checks a display name: 1–`max` characters, none of them a control character, not only blanks. Answers it trimmed.
 ///
 /// # Errors

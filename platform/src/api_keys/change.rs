@@ -9,12 +9,11 @@ use sea_orm::{
 };
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 
 use super::{ApiKeyRow, ApiKeys, NewApiKey, Revealed};
 use crate::{
     audit::{self, Entry, Subject},
-    auth::secret,
+    auth::{opaque, secret},
     error::{Error, Violation},
     organizations,
     precondition::Precondition,
@@ -38,15 +37,8 @@ impl ApiKeys<'_> {
     ) -> Result<Revealed, Error> {
         let now = Utc::now();
         let mut violations = Vec::new();
-        let name = text::name(&new.name, 128)
-            .map_err(|detail| violations.push(Violation::at("/name", "invalid_name", detail)));
-        if new.role > self.identity.role {
-            violations.push(Violation::at(
-                "/role",
-                "role_too_high",
-                "must not be above your own role",
-            ));
-        }
+        let name = text::display_name(&new.name).map_err(|violation| violations.push(violation));
+        self.identity.check_given_role(new.role, &mut violations);
         if new.expires_at.is_some_and(|at| at <= now) {
             violations.push(Violation::at(
                 "/expires_at",
@@ -67,7 +59,7 @@ impl ApiKeys<'_> {
             name: Set(name),
             role: Set(new.role),
             prefix: Set(secret::shown(secret.expose_secret())),
-            secret_hash: Set(hash_of(secret.expose_secret())),
+            secret_hash: Set(opaque::hash(&secret)),
             previous_hash: Set(None),
             previous_until: Set(None),
             created_at: Set(now),
@@ -122,10 +114,7 @@ impl ApiKeys<'_> {
         let updated = api_key::Entity::update_many()
             .col_expr(api_key::Column::PreviousHash, Expr::value(previous))
             .col_expr(api_key::Column::PreviousUntil, Expr::value(until))
-            .col_expr(
-                api_key::Column::SecretHash,
-                Expr::value(hash_of(secret.expose_secret())),
-            )
+            .col_expr(api_key::Column::SecretHash, Expr::value(opaque::hash(&secret)))
             .col_expr(
                 api_key::Column::Prefix,
                 Expr::value(secret::shown(secret.expose_secret())),
@@ -198,9 +187,4 @@ fn snapshot(key: &ApiKeyRow) -> Value {
         "expires_at": key.expires_at,
         "previous_until": key.previous_until,
     })
-}
-
-/// A secret has 256 random bits, so a plain hash keeps it.
-fn hash_of(secret: &str) -> Vec<u8> {
-    Sha256::digest(secret.as_bytes()).to_vec()
 }

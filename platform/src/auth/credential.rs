@@ -10,9 +10,8 @@ use entity::{
     values::Role,
 };
 use sea_orm::{ColumnTrait as _, Condition, EntityTrait as _, QueryFilter as _, Value};
-use sha2::{Digest as _, Sha256};
 
-use super::{Claims, secret};
+use super::{Claims, opaque, secret};
 use crate::{Platform, error::Error, limits::Subject};
 
 /// A credential that is good as far as it can be told without asking whether it was revoked.
@@ -130,7 +129,7 @@ impl Platform {
         if !secret::is_well_formed(bearer) {
             return Err(Error::Unauthenticated);
         }
-        let hash = Sha256::digest(bearer.as_bytes()).to_vec();
+        let hash = opaque::hash_of(bearer);
         Ok(match self.known_keys.get(&hash) {
             Some(key) => Bearer::Known(Credential::Key(key)),
             None => Bearer::Unseen(hash),

@@ -2,6 +2,7 @@
 
 pub mod bootstrap;
 mod credential;
+pub(crate) mod opaque;
 pub mod password;
 pub mod rotation;
 pub mod secret;

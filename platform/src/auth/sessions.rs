@@ -15,11 +15,10 @@ use sea_orm::{
     QueryOrder as _, Select, TransactionTrait as _,
     sea_query::{Expr, SimpleExpr},
 };
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::SecretString;
 use serde_json::json;
-use sha2::{Digest as _, Sha256};
 
-use super::{password, tokens::ACCESS_TOKEN_SECONDS};
+use super::{opaque, password, tokens::ACCESS_TOKEN_SECONDS};
 use crate::{
     Platform,
     audit::{self, Doer, Entry, Event, Subject},
@@ -29,6 +28,9 @@ use crate::{
 
 /// How long a session lives without being refreshed.
 const SESSION_DAYS: i64 = 30;
+
+/// What a refresh token begins with.
+const REFRESH_TOKEN: &str = "rt_";
 
 /// What a person signs in with.
 #[derive(Debug)]
@@ -133,7 +135,7 @@ impl Platform {
     ) -> Result<TokenPair, Error> {
         let now = Utc::now();
         let session = SessionId::new();
-        let (refresh_token, token_hash) = new_refresh_token();
+        let refresh_token = opaque::token(REFRESH_TOKEN);
         let transaction = crate::answered(self.database().begin()).await?;
         session::Entity::insert(session::ActiveModel {
             id: Set(session),
@@ -148,7 +150,7 @@ impl Platform {
         })
         .exec(&transaction)
         .await?;
-        store_refresh_token(&transaction, session, token_hash, now).await?;
+        store_refresh_token(&transaction, session, &refresh_token, now).await?;
         let event = Event {
             doer: Doer::user(user, membership.organization_id),
             origin,
@@ -221,7 +223,7 @@ impl Platform {
         let transaction = crate::answered(self.database().begin()).await?;
         let used = refresh_token::Entity::update_many()
             .col_expr(refresh_token::Column::UsedAt, Expr::value(now))
-            .filter(refresh_token::Column::TokenHash.eq(hash_token(token)))
+            .filter(refresh_token::Column::TokenHash.eq(opaque::hash(token)))
             .filter(refresh_token::Column::UsedAt.is_null())
             .filter(refresh_token::Column::ExpiresAt.gt(now))
             .exec_with_returning(&transaction)
@@ -240,8 +242,8 @@ impl Platform {
             .one(&transaction)
             .await?
             .ok_or(Error::Unauthenticated)?;
-        let (refresh_token, token_hash) = new_refresh_token();
-        store_refresh_token(&transaction, session.id, token_hash, now).await?;
+        let refresh_token = opaque::token(REFRESH_TOKEN);
+        store_refresh_token(&transaction, session.id, &refresh_token, now).await?;
         session::Entity::update_many()
             .col_expr(
                 session::Column::ExpiresAt,
@@ -274,7 +276,7 @@ impl Platform {
         origin: &Origin,
         now: DateTime<Utc>,
     ) -> Result<Error, Error> {
-        let known = refresh_token::Entity::find_by_id(hash_token(token));
+        let known = refresh_token::Entity::find_by_id(opaque::hash(token));
         let known = crate::answered(known.one(self.database())).await?;
         let Some(used) = known.filter(|known| known.used_at.is_some()) else {
             return Ok(Error::Unauthenticated);
@@ -376,30 +378,14 @@ pub(crate) async fn end_sessions(
     crate::answered(ended).await
 }
 
-/// A new refresh token and its hash. It has 256 random bits, so a plain hash keeps it.
-fn new_refresh_token() -> (SecretString, Vec<u8>) {
-    use base64::Engine as _;
-    let random: [u8; 32] = rand::random();
-    let token = SecretString::from(format!(
-        "rt_{}",
-        base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(random)
-    ));
-    let hash = hash_token(&token);
-    (token, hash)
-}
-
-fn hash_token(token: &SecretString) -> Vec<u8> {
-    Sha256::digest(token.expose_secret().as_bytes()).to_vec()
-}
-
 async fn store_refresh_token(
     database: &impl ConnectionTrait,
     session: SessionId,
-    token_hash: Vec<u8>,
+    token: &SecretString,
     now: DateTime<Utc>,
 ) -> Result<(), Error> {
     refresh_token::Entity::insert(refresh_token::ActiveModel {
-        token_hash: Set(token_hash),
+        token_hash: Set(opaque::hash(token)),
         session_id: Set(session),
         created_at: Set(now),
         expires_at: Set(now + Duration::days(SESSION_DAYS)),

@@ -11,14 +11,12 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::{
-    InvitationRow, MemberRow, check_name, create_account,
-    invitations::{hash_of, snapshot},
-    join, lock_address, name_of,
+    InvitationRow, MemberRow, check_name, create_account, invitations::snapshot, join, lock_address, name_of,
 };
 use crate::{
     Platform,
     audit::{self, Doer, Entry, Event, Subject},
-    auth::{by_email, password},
+    auth::{by_email, opaque, password},
     caller::Origin,
     error::{Error, Violation},
 };
@@ -40,7 +38,7 @@ impl Acceptance {
     /// Under whose name idempotency keys are kept: the invitation's receiver, who has no other credential.
     #[must_use]
     pub fn idempotent_as(&self) -> Uuid {
-        let hash = hash_of(&self.token);
+        let hash = opaque::hash(&self.token);
         Uuid::from_slice(&hash[..16]).unwrap_or_default()
     }
 }
@@ -59,7 +57,8 @@ impl Platform {
         origin: &Origin,
     ) -> Result<MemberRow, Error> {
         let invited = || {
-            invitation::Entity::find().filter(invitation::Column::TokenHash.eq(hash_of(&acceptance.token)))
+            invitation::Entity::find()
+                .filter(invitation::Column::TokenHash.eq(opaque::hash(&acceptance.token)))
         };
         let email = acceptance.email.as_deref();
         let open = check(crate::answered(invited().one(transaction)).await?, email)?;

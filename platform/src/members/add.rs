@@ -6,8 +6,7 @@ use secrecy::SecretString;
 use serde_json::json;
 
 use super::{
-    MemberRow, Members, check_email, check_name, check_role, create_account, is_known_to, join, lock_address,
-    name_of,
+    MemberRow, Members, check_email, check_name, create_account, is_known_to, join, lock_address, name_of,
 };
 use crate::{
     audit::{self, Entry, Subject},
@@ -53,7 +52,7 @@ impl Members<'_> {
     ) -> Result<AddedMember, Error> {
         let mut violations = Vec::new();
         let email = check_email(&new.email, &mut violations);
-        check_role(self.identity, new.role, &mut violations);
+        self.identity.check_given_role(new.role, &mut violations);
         let name = check_name(new.name.as_deref(), &mut violations);
         if let Some(chosen) = &new.password
             && let Err(violation) = crate::tenants::chosen_password("/password", chosen)

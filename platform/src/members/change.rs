@@ -12,7 +12,7 @@ use sea_orm::{
 };
 use serde_json::json;
 
-use super::{MemberRow, Members, check_role};
+use super::{MemberRow, Members};
 use crate::{
     audit::{self, Entry, Subject},
     auth::end_sessions,
@@ -42,7 +42,7 @@ impl Members<'_> {
             return Ok(before);
         }
         let mut violations = Vec::new();
-        check_role(self.identity, role, &mut violations);
+        self.identity.check_given_role(role, &mut violations);
         if !violations.is_empty() {
             return Err(Error::Invalid(violations));
         }

@@ -17,13 +17,12 @@ use sea_orm::{
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 
-use super::{check_email, check_role, lock_address};
+use super::{check_email, lock_address};
 use crate::{
     Platform,
     audit::{self, Entry, Subject},
-    auth::by_email,
+    auth::{by_email, opaque},
     caller::{Identity, below},
     error::{Error, Violation},
     mail::Invitation,
@@ -38,6 +37,8 @@ use crate::{
 const GOOD_DAYS: i64 = 7;
 /// And at most.
 const GOOD_DAYS_AT_MOST: i64 = 30;
+/// What an invitation's token begins with.
+const TOKEN: &str = "it_";
 
 /// The invitations that a caller can change: those of its organization and of the ones below.
 #[derive(Debug)]
@@ -100,7 +101,7 @@ impl<'c> Invitations<'c> {
         let now = Utc::now();
         let mut violations = Vec::new();
         let email = check_email(&new.email, &mut violations);
-        check_role(self.identity, new.role, &mut violations);
+        self.identity.check_given_role(new.role, &mut violations);
         let expires_at = new.expires_at.unwrap_or(now + Duration::days(GOOD_DAYS));
         if expires_at <= now || expires_at > now + Duration::days(GOOD_DAYS_AT_MOST) + Duration::minutes(1) {
             violations.push(Violation::at(
@@ -138,13 +139,13 @@ impl<'c> Invitations<'c> {
             .filter(invitation::Column::AcceptedAt.is_null())
             .exec(transaction);
         crate::answered(older).await?;
-        let token = new_token();
+        let token = opaque::token(TOKEN);
         let row = invitation::ActiveModel {
             id: Set(InvitationId::new()),
             organization_id: Set(organization.id),
             email: Set(email),
             role: Set(new.role),
-            token_hash: Set(hash_of(&token)),
+            token_hash: Set(opaque::hash(&token)),
             created_at: Set(now),
             expires_at: Set(expires_at),
             accepted_at: Set(None),
@@ -199,7 +200,7 @@ impl<'c> Invitations<'c> {
             return Ok(before);
         }
         let mut violations = Vec::new();
-        check_role(self.identity, role, &mut violations);
+        self.identity.check_given_role(role, &mut violations);
         if !violations.is_empty() {
             return Err(Error::Invalid(violations));
         }
@@ -272,20 +273,6 @@ pub(super) fn snapshot(row: &InvitationRow) -> Value {
         "expires_at": row.expires_at,
         "accepted_by": row.accepted_by,
     })
-}
-
-/// A new token: 256 random bits, so a plain hash keeps it.
-fn new_token() -> SecretString {
-    use base64::Engine as _;
-    let random: [u8; 32] = rand::random();
-    SecretString::from(format!(
-        "it_{}",
-        base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(random)
-    ))
-}
-
-pub(super) fn hash_of(token: &SecretString) -> Vec<u8> {
-    Sha256::digest(token.expose_secret().as_bytes()).to_vec()
 }
 
 /// Which invitations a list shows.

@@ -91,17 +91,6 @@ impl Versioned for MemberRow {
     }
 }
 
-/// A role that somebody may give: not above their own.
-fn check_role(identity: &Identity, role: Role, violations: &mut Vec<Violation>) {
-    if role > identity.role {
-        violations.push(Violation::at(
-            "/role",
-            "role_too_high",
-            "must not be above your own role",
-        ));
-    }
-}
-
 /// An address that an account can have.
 fn check_email(text: &str, violations: &mut Vec<Violation>) -> String {
     match text::account_email(text) {
@@ -179,12 +168,10 @@ fn name_of(email: &str) -> String {
 
 /// A chosen name of an account.
 fn check_name(name: Option<&str>, violations: &mut Vec<Violation>) -> Option<String> {
-    name.and_then(|name| match text::name(name, 128) {
-        Ok(name) => Some(name),
-        Err(detail) => {
-            violations.push(Violation::at("/name", "invalid_name", detail));
-            None
-        }
+    name.and_then(|name| {
+        text::display_name(name)
+            .map_err(|violation| violations.push(violation))
+            .ok()
     })
 }
 

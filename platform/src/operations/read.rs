@@ -118,8 +118,7 @@ impl<'r, P: Permission> OperationReader<'r, P> {
         limit: u32,
         page_token: Option<&str>,
     ) -> Result<(Identity, Page<OperationRow>), Error> {
-        let (organization, list) = (self.reader.organization(), ("operations", filter));
-        let tokens = self.reader.platform().page_tokens();
+        let list = ("operations", filter);
         let mut query = self.visible();
         if let Some(ids) = &filter.ids {
             query = query.filter(operation::Column::Id.is_in(ids.iter().map(|id| id.0)));
@@ -141,12 +140,12 @@ impl<'r, P: Permission> OperationReader<'r, P> {
                 dead.is_null()
             });
         }
-        if let Some(token) = page_token {
-            query = query.filter(operation::Column::Id.lt(tokens.read(organization, &list, token)?));
+        if let Some(after) = self.reader.after(&list, page_token)? {
+            query = query.filter(operation::Column::Id.lt(after));
         }
         let query = query.order_by_desc(operation::Column::Id);
         let (identity, rows) = self.reader.rows(query, Some(u64::from(limit) + 1)).await?;
-        let page = tokens.page(organization, &list, limit, rows, |row| row.id);
+        let page = self.reader.page(&list, limit, rows, |row| row.id);
         Ok((identity, page))
     }
 }

@@ -9,7 +9,7 @@ use sea_orm::{
 use super::{OrganizationRow, Organizations, lock, named, snapshot, tree};
 use crate::{
     audit::{self, Entry, Subject},
-    error::{Error, Violation},
+    error::Error,
     operations::Target,
     precondition::Precondition,
     text,
@@ -45,8 +45,7 @@ impl Organizations<'_> {
         precondition.check(&before)?;
         let mut after = before.clone();
         if let Some(name) = &changes.name {
-            after.name = text::name(name, 128)
-                .map_err(|detail| Error::Invalid(vec![Violation::at("/name", "invalid_name", detail)]))?;
+            after.name = text::display_name(name).map_err(|violation| Error::Invalid(vec![violation]))?;
         }
         if let Some(parent) = changes.parent {
             after.parent_id = Some(parent);

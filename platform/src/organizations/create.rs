@@ -9,7 +9,7 @@ use sea_orm::{
 use super::{OrganizationRow, Organizations, named, snapshot, tree};
 use crate::{
     audit::{self, Entry, Subject},
-    error::{Error, Violation},
+    error::Error,
     operations::Target,
     text,
 };
@@ -33,8 +33,7 @@ impl Organizations<'_> {
         transaction: &DatabaseTransaction,
         new: &NewOrganization,
     ) -> Result<OrganizationRow, Error> {
-        let name = text::name(&new.name, 128)
-            .map_err(|detail| Error::Invalid(vec![Violation::at("/name", "invalid_name", detail)]))?;
+        let name = text::display_name(&new.name).map_err(|violation| Error::Invalid(vec![violation]))?;
         tree::lock(transaction).await?;
         let parent = named(transaction, self.identity, "/parent_id", new.parent).await?;
         let (id, now) = (OrganizationId::new(), chrono::Utc::now());

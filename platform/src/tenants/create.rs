@@ -85,8 +85,7 @@ impl NewTenant {
     fn check(&self) -> Result<Checked, Error> {
         let mut violations = Vec::new();
         let slug = Slug::parse(&self.slug).map_err(|violation| violations.push(violation));
-        let name = text::name(&self.name, 128)
-            .map_err(|detail| violations.push(Violation::at("/name", "invalid_name", detail)));
+        let name = text::display_name(&self.name).map_err(|violation| violations.push(violation));
         let admin_login = text::email(&self.admin.email)
             .map_err(|detail| violations.push(Violation::at("/admin/email", "invalid_email", detail)));
         let password = match &self.admin.password {

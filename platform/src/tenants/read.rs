@@ -43,8 +43,7 @@ impl<'r, P: Permission> TenantReader<'r, P> {
         limit: u32,
         page_token: Option<&str>,
     ) -> Result<Page<TenantRow>, Error> {
-        let (organization, list) = (self.reader.organization(), ("tenants", filter));
-        let tokens = self.reader.platform().page_tokens();
+        let list = ("tenants", filter);
         let mut query = self.visible();
         if let Some(status) = filter.status {
             query = query.filter(tenant::Column::Status.eq(status));
@@ -55,11 +54,11 @@ impl<'r, P: Permission> TenantReader<'r, P> {
         if let Some(organization) = filter.organization {
             query = query.filter(tenant::Column::OrganizationId.eq(organization));
         }
-        if let Some(token) = page_token {
-            query = query.filter(tenant::Column::Id.lt(tokens.read(organization, &list, token)?));
+        if let Some(after) = self.reader.after(&list, page_token)? {
+            query = query.filter(tenant::Column::Id.lt(after));
         }
         let query = query.order_by_desc(tenant::Column::Id);
         let (_, rows) = self.reader.rows(query, Some(u64::from(limit) + 1)).await?;
-        Ok(tokens.page(organization, &list, limit, rows, |row| row.id.0))
+        Ok(self.reader.page(&list, limit, rows, |row| row.id.0))
     }
 }

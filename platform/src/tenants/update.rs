@@ -11,7 +11,7 @@ use sea_orm::{
 use super::{TenantRow, Tenants, delete::unfinished_operations, labels};
 use crate::{
     audit::{self, Entry, Subject},
-    error::{Error, Violation},
+    error::Error,
     operations::Target,
     precondition::Precondition,
     text,
@@ -109,9 +109,9 @@ fn changed(before: &TenantRow, changes: &TenantChanges) -> Result<TenantRow, Err
     let mut after = before.clone();
     let mut violations = Vec::new();
     if let Some(name) = name {
-        match text::name(name, 128) {
+        match text::display_name(name) {
             Ok(name) => after.name = name,
-            Err(detail) => violations.push(Violation::at("/name", "invalid_name", detail)),
+            Err(violation) => violations.push(violation),
         }
     }
     if let Some(label_changes) = label_changes {
