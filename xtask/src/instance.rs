@@ -227,7 +227,7 @@ fn user_folder(variable: &str, below_home: &str) -> Result<PathBuf> {
 }
 
 /// The checkout this program was built from. Cargo tells where it runs; a copy elsewhere uses the present folder.
-fn checkout() -> Result<PathBuf> {
+pub(crate) fn checkout() -> Result<PathBuf> {
     let start = match std::env::var_os("CARGO_MANIFEST_DIR") {
         Some(folder) => PathBuf::from(folder),
         None => std::env::current_dir()?,

@@ -11,7 +11,7 @@ use clap::Subcommand;
 use serde_json::Value;
 
 use crate::test::breaking::RELEASED;
-use crate::{exec, files, screen};
+use crate::{exec, files, instance, screen};
 
 /// What to do with the document.
 #[derive(Subcommand)]
@@ -36,12 +36,10 @@ const DOCUMENTS: [(&str, &str); 4] = [
 
 /// Runs the command.
 pub(crate) fn command(action: Option<&Action>) -> Result<ExitCode> {
-    let checkout = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .context("the xtask crate lies in the checkout")?;
+    let checkout = instance::checkout()?;
     match action {
-        None => print(checkout)?,
-        Some(Action::Release { version }) => release(checkout, version)?,
+        None => print(&checkout)?,
+        Some(Action::Release { version }) => release(&checkout, version)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -192,11 +192,13 @@ fn run_tests(instance: &mut Instance, plan: &Plan, summary: &mut Summary) -> Res
         }
         None => None,
     };
-    let environment = facts
+    let mut environment = facts
         .as_ref()
         .map(|facts| variables(instance, facts))
         .transpose()?
         .unwrap_or_default();
+    // Checkouts may share their build artefacts: a program that another one compiled finds its snapshots in this one.
+    environment.insert("INSTA_WORKSPACE_ROOT", instance.checkout.display().to_string());
     cargo::run_programs(&compiled, plan, &environment, summary)?;
     Ok(facts)
 }

@@ -30,6 +30,9 @@ const COMPARE: Duration = Duration::from_secs(60);
 /// Where Go's own installer puts it, outside most PATHs (<https://go.dev/doc/install>).
 const USUAL_GO: &str = "/usr/local/go/bin/go";
 
+/// What counts as a break.
+const LEVELS: &str = "xtask/src/test/breaking/levels.txt";
+
 /// Runs the check.
 pub(super) fn run(instance: &Instance) -> Result<Outcome> {
     let released = released(&instance.checkout)?;
@@ -43,9 +46,10 @@ pub(super) fn run(instance: &Instance) -> Result<Outcome> {
         Err(error) => return Ok(Outcome::NotChecked(format!("oasdiff cannot be had: {error:#}"))),
     };
     let present = instance.checkout.join(DOCUMENT);
+    let levels = instance.checkout.join(LEVELS);
     let mut broken = Vec::new();
     for document in released {
-        if let Some(report) = compare(&program, &document, &present)? {
+        if let Some(report) = compare(&program, &levels, &document, &present)? {
             let version = document.file_stem().unwrap_or_default().to_string_lossy();
             screen::say(&format!("\nbroken since {version}:\n{report}"));
             broken.push(version.into_owned());
@@ -61,8 +65,7 @@ pub(super) fn run(instance: &Instance) -> Result<Outcome> {
 }
 
 /// Compares two documents; a report where the later one breaks what the earlier one promised.
-fn compare(program: &Path, earlier: &Path, later: &Path) -> Result<Option<String>> {
-    let levels = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/test/breaking/levels.txt");
+fn compare(program: &Path, levels: &Path, earlier: &Path, later: &Path) -> Result<Option<String>> {
     let mut command = Command::new(program);
     command
         .args([
@@ -77,7 +80,7 @@ fn compare(program: &Path, earlier: &Path, later: &Path) -> Result<Option<String
         // Nothing but the two files is read, whatever they refer to.
         .arg("--allow-external-refs=false")
         .arg("--severity-levels")
-        .args([&levels, earlier, later]);
+        .args([levels, earlier, later]);
     let outcome = exec::capture(&mut command, "", COMPARE)?;
     match outcome.status.code() {
         Some(0) => Ok(None),
