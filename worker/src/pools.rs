@@ -9,7 +9,7 @@ use odoo::{
     runtime::{PoolRole, RuntimeError},
     server::ServerError,
 };
-use platform::values::Readiness;
+use platform::{reconcile, values::Readiness};
 use tokio_util::sync::CancellationToken;
 
 use crate::world::{Pool, World};
@@ -40,7 +40,7 @@ async fn look(world: &World) {
         return;
     }
     for pool in pools.iter().filter(|pool| pool.row.status == Readiness::Ready) {
-        match mend_unless_locked(world, pool).await {
+        match mend_unless_worked_on(world, pool).await {
             Ok(made) if made.is_empty() => {}
             Ok(made) => {
                 tracing::warn!(pool = %pool.row.id, ?made, "made containers of a pool that were missing");
@@ -62,7 +62,7 @@ fn log_edge(error: &StepError) {
     tracing::warn!(%error, "the edge could not be told of the pools");
 }
 
-async fn mend_unless_locked(
+async fn mend_unless_worked_on(
     world: &World,
     pool: &Pool,
 ) -> Result<Vec<PoolRole>, Box<dyn std::error::Error + Send + Sync>> {
@@ -77,7 +77,19 @@ async fn mend_unless_locked(
         Err(ServerError::Locked { .. }) => return Ok(Vec::new()),
         Err(error) => return Err(error.into()),
     }
-    let made = mend(world, pool).await?;
+    // Read again under the lock: an operation lets go of it between its steps, and what one has removed since must not come
+    // back.
+    let tables = reconcile::without_tenants(&world.database).await?;
+    let id = pool.row.id;
+    let is_ready = tables
+        .pools
+        .iter()
+        .any(|row| row.id == id && row.status == Readiness::Ready);
+    let made = if is_ready && !tables.is_worked_on("pool", id.0) {
+        mend(world, pool).await?
+    } else {
+        Vec::new()
+    };
     session.close().await;
     Ok(made)
 }

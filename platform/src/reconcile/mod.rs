@@ -16,7 +16,7 @@ use jobs::{
 pub use listing::{Finding, SETTLED, count, record, settled};
 pub use read::{DriftFilter, DriftReader, DriftRow};
 use sea_orm::{DatabaseConnection, DatabaseTransaction, DbBackend, Statement, TransactionTrait as _};
-pub use tables::{Tables, all, of_tenant};
+pub use tables::{Tables, all, of_tenant, without_tenants};
 
 use crate::{
     error::Error,

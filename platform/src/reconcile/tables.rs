@@ -53,6 +53,14 @@ pub async fn of_tenant(transaction: &DatabaseTransaction, id: TenantId) -> Resul
     around(transaction, tenants).await
 }
 
+/// The same without tenants: pools, templates, and what is at work on them.
+///
+/// # Errors
+/// The database doesn't answer.
+pub async fn without_tenants(database: &impl ConnectionTrait) -> Result<Tables, Error> {
+    around(database, Vec::new()).await
+}
+
 async fn around(database: &impl ConnectionTrait, tenants: Vec<TenantRow>) -> Result<Tables, Error> {
     Ok(Tables {
         tenants,

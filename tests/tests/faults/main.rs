@@ -61,7 +61,6 @@ async fn all(rig: &Rig, kinds: &[Kind]) -> Result<()> {
         );
     }
     println!("{count} cases, {:.0} s", begun.elapsed().as_secs_f64());
-    world::nothing_left_over().await?;
     if !failed.is_empty() {
         let failed: Vec<_> = failed
             .iter()
@@ -69,7 +68,7 @@ async fn all(rig: &Rig, kinds: &[Kind]) -> Result<()> {
             .collect();
         bail!("{} of {count} cases failed:\n{}", failed.len(), failed.join("\n"));
     }
-    Ok(())
+    world::nothing_left_over().await
 }
 
 /// Runs a kind's cases, some at a time.
@@ -80,8 +79,11 @@ async fn lane(rig: &Rig, kind: &Kind) -> Result<Vec<(String, Result<()>)>> {
         let name = case.to_string();
         let outcome = run::case(rig, &case).await.map(drop);
         // Past the test's capture: one sees how far it is.
-        let mark = if outcome.is_ok() { "✓" } else { "✗" };
-        writeln!(std::io::stderr(), "{mark} {name}").ok();
+        match &outcome {
+            Ok(()) => writeln!(std::io::stderr(), "✓ {name}"),
+            Err(error) => writeln!(std::io::stderr(), "✗ {name}: {error:#}"),
+        }
+        .ok();
         (name, outcome)
     });
     Ok(outcomes.buffer_unordered(stage.at_a_time()).collect().await)

@@ -5,8 +5,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use tests::containers::Containers;
+use tests::ids::id_of;
 use tests::place::Place;
 use tests::{sql, wait};
+use uuid::Uuid;
 
 /// The parts of a tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +80,17 @@ pub async fn nothing_left_over() -> Result<()> {
         sessions.is_none(),
         "sessions of operations that are over: {sessions:?}"
     );
+    let pools: Vec<Uuid> = sqlx::query_scalar("SELECT id FROM pools")
+        .fetch_all(&mut control)
+        .await?;
+    let pools: Vec<String> = pools.into_iter().map(|row| id_of("pool", row)).collect();
+    let containers = Containers::connect().await?.ours().await?;
+    let strays: Vec<_> = containers
+        .iter()
+        .flat_map(|container| container.names.iter().flatten())
+        .filter(|name| !pools.iter().any(|pool| name.contains(pool.as_str())))
+        .collect();
+    ensure!(strays.is_empty(), "containers of no pool: {strays:?}");
     let filestore = PathBuf::from(Place::get().setting("FILESTORE_PATH"));
     let trash: Vec<_> = fs::read_dir(filestore.join("trash"))?.flatten().collect();
     ensure!(
