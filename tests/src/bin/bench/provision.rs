@@ -11,8 +11,10 @@ use tests::{
     containers::Containers,
     http::{self, Answer},
     place::Place,
+    sql,
     tenant::{Tenant, new_slug, request},
 };
+use tokio::process::Command;
 
 use crate::{
     chromium::Chromium,
@@ -53,6 +55,7 @@ pub async fn run(report: &mut Report) -> Result<()> {
         baseline.as_secs_f64()
     ));
 
+    settle().await?;
     let series = one_after_another(&api, SERIES).await?;
     let first_page = median(&first_pages(&series));
     let succeeded = median(&series.iter().map(|sample| sample.succeeded).collect::<Vec<_>>());
@@ -141,7 +144,10 @@ pub async fn run(report: &mut Report) -> Result<()> {
         .buffer_unordered(4)
         .try_collect()
         .await?;
+    settle().await?;
     let full = one_after_another(&api, SERIES).await?;
+    report.say("  with 200 tenants on the pool:");
+    explain(report, &full).await?;
     let full_page = median(&first_pages(&full)).as_secs_f64();
     let slowdown = full_page / seconds;
     report.promise(
@@ -170,6 +176,16 @@ async fn one_after_another(api: &Api, count: usize) -> Result<Vec<Sample>> {
         samples.push(made(api).await?);
     }
     Ok(samples)
+}
+
+/// Waits until what was written before is on the disk. A series is to show what its own tenants cost, on an empty pool or
+/// on a full one, and not what is left to write of those before.
+async fn settle() -> Result<()> {
+    for server in [&mut sql::tenants_superuser().await?, &mut sql::control().await?] {
+        sql::execute(server, "CHECKPOINT").await?;
+    }
+    ensure!(Command::new("sync").status().await?.success(), "sync failed");
+    Ok(())
 }
 
 /// Makes one and watches it as an impatient user would.
@@ -208,27 +224,26 @@ async fn made(api: &Api) -> Result<Sample> {
     })
 }
 
-/// Says where the time goes, from the steps that the worker persisted.
+/// Says where the time of the samples that were made last goes, from the steps that the worker persisted.
 async fn explain(report: &Report, samples: &[Sample]) -> Result<()> {
-    let mut control = PgConnection::connect(&control_database()).await?;
-    let names: Vec<String> = samples
-        .iter()
-        .map(|sample| sample.tenant.database.clone())
-        .collect();
+    let mut control = sql::control().await?;
+    let count = i64::try_from(samples.len())?;
     let rows = sqlx::query(
         "SELECT s.name, s.position,
                 (percentile_cont(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM s.finished_at - s.started_at)))::float8 AS took
-           FROM job_steps s JOIN operations o ON o.id = s.operation_id
-          WHERE o.kind = 'tenant.provision' AND o.created_at > now() - interval '1 hour' AND cardinality($1::text[]) > 0
+           FROM job_steps s
+           JOIN (SELECT id FROM operations WHERE kind = 'tenant.provision' ORDER BY id DESC LIMIT $1) o
+             ON o.id = s.operation_id
           GROUP BY 1, 2 ORDER BY 2",
     )
-    .bind(&names)
+    .bind(count)
     .fetch_all(&mut control)
     .await?;
     let started: f64 = sqlx::query_scalar(
         "SELECT (percentile_cont(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM started_at - created_at)))::float8
-           FROM operations WHERE kind = 'tenant.provision' AND created_at > now() - interval '1 hour'",
+           FROM (SELECT * FROM operations WHERE kind = 'tenant.provision' ORDER BY id DESC LIMIT $1) o",
     )
+    .bind(count)
     .fetch_one(&mut control)
     .await?;
     let answered = median(&samples.iter().map(|sample| sample.answered).collect::<Vec<_>>());
@@ -245,14 +260,6 @@ async fn explain(report: &Report, samples: &[Sample]) -> Result<()> {
         report.say(format!("  step {name}: {:.0} ms", took * 1e3));
     }
     Ok(())
-}
-
-fn control_database() -> String {
-    let (server, _) = Place::get()
-        .database_url
-        .rsplit_once('/')
-        .unwrap_or((&Place::get().database_url, ""));
-    format!("{server}/platform")
 }
 
 /// How long Odoo's own way takes: its command makes a database with the same modules, in a container of the pool.

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result};
 use platform::id::TenantId;
-use tests::sql;
+use tests::{ids::id_of, people::Organization, sql};
 use uuid::Uuid;
 
 /// A tree of organizations, four levels deep below the root, and tenants in all of them.
@@ -93,6 +93,21 @@ impl Crowd {
     /// The tenants' ids.
     pub fn ids(&self) -> &[TenantId] {
         &self.ids
+    }
+
+    /// An organization in the middle of the tree, with others above and below it, and the ids of the tenants that it sees.
+    pub async fn reseller(&self) -> Result<(Organization, Vec<TenantId>)> {
+        let row = self.organizations[1];
+        let mut database = sql::control().await?;
+        let ids: Vec<Uuid> = sqlx::query_scalar(
+            "SELECT t.id FROM tenants t JOIN organization_ancestors up ON up.organization_id = t.organization_id \
+              WHERE up.ancestor_id = $1 ORDER BY t.id",
+        )
+        .bind(row)
+        .fetch_all(&mut database)
+        .await?;
+        let id = id_of("org", row);
+        Ok((Organization { row, id }, ids.into_iter().map(TenantId).collect()))
     }
 
     /// Removes them.

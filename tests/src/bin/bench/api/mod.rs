@@ -1,5 +1,6 @@
 //! What the guard costs: authorized reads through the whole router, against a bare actix handler that does the same
-//! query over as large a pool and encodes the same JSON, in the same run.
+//! query over as large a pool and encodes the same JSON, in the same run. For those who see everything, and for a reseller
+//! in the middle of the tree.
 
 mod bare;
 mod crowd;
@@ -7,7 +8,8 @@ mod load;
 
 use anyhow::{Context as _, Result, ensure};
 pub use bare::serve as serve_bare;
-use tests::api::Api;
+use platform::id::TenantId;
+use tests::{api::Api, people::People};
 
 use self::load::{Load, Measured};
 use crate::{copy::Copy, report::Report};
@@ -27,39 +29,65 @@ pub async fn run(report: &mut Report) -> Result<()> {
     report.say(format!(
         "api: guarded reads against a bare handler, {TENANTS} tenants, {SESSIONS} sessions"
     ));
-    let mut tokens = Vec::with_capacity(SESSIONS);
+    let mut operators = Vec::with_capacity(SESSIONS);
     for _ in 0..SESSIONS {
-        tokens.push(Api::owner().await?.token().to_owned());
+        operators.push(Api::owner().await?.token().to_owned());
     }
     for organizations in ORGANIZATIONS {
-        report.say(format!(" {organizations} organizations, four levels deep"));
         let crowd = crowd::Crowd::make(organizations, TENANTS).await?;
-        let outcome = measure(report, &crowd, organizations, &tokens).await;
+        let outcome = measure_both(report, &crowd, organizations, &operators).await;
         crowd.remove().await?;
         outcome?;
     }
     Ok(())
 }
 
-async fn measure(
+async fn measure_both(
     report: &mut Report,
     crowd: &crowd::Crowd,
     organizations: usize,
+    operators: &[String],
+) -> Result<()> {
+    let whose = format!("{organizations} organizations, the operator");
+    measure(report, &whose, None, crowd.ids(), operators).await?;
+
+    let (organization, ids) = crowd.reseller().await?;
+    let mut people = People::new().await?;
+    let member = people.member(&organization, "viewer").await?;
+    let mut tokens = Vec::with_capacity(SESSIONS);
+    for _ in 0..SESSIONS {
+        tokens.push(member.tokens().await?.access);
+    }
+    let whose = format!(
+        "{organizations} organizations, a reseller with {} tenants",
+        ids.len()
+    );
+    measure(report, &whose, Some(&organization.id), &ids, &tokens).await
+}
+
+/// Puts both loads on both servers by turns, as whoever has these tokens and sees these tenants.
+async fn measure(
+    report: &mut Report,
+    whose: &str,
+    organization: Option<&str>,
+    ids: &[TenantId],
     tokens: &[String],
 ) -> Result<()> {
+    report.say(format!(" {whose}"));
     let running = Copy::of("api")?;
     let guarded = format!(
         "http://{}",
         running.setting("LISTEN").context("the api listens somewhere")?
     );
     let bare = format!("http://127.0.0.1:{BARE_PORT}");
-    let _server = running
-        .with("BENCH_LISTEN", &format!("127.0.0.1:{BARE_PORT}"))
-        .start_program(&std::env::current_exe()?, &["serve-bare"])?;
-    let one: Vec<String> = crowd
-        .ids()
+    let mut settings = running.with("BENCH_LISTEN", &format!("127.0.0.1:{BARE_PORT}"));
+    if let Some(organization) = organization {
+        settings = settings.with("BENCH_ORGANIZATION", organization);
+    }
+    let _server = settings.start_program(&std::env::current_exe()?, &["serve-bare"])?;
+    let one: Vec<String> = ids
         .iter()
-        .step_by(37)
+        .step_by((ids.len() / SESSIONS).max(1))
         .take(SESSIONS)
         .map(|id| format!("/v1/tenants/{id}"))
         .collect();
@@ -83,9 +111,7 @@ async fn measure(
         report.say(format!("  {what}, guarded: {with}"));
         let share = with.per_second() / without.per_second();
         report.promise(
-            &format!(
-                "{what}, {organizations} organizations: guarded, of the bare handler's requests a second"
-            ),
+            &format!("{what}, {whose}: guarded, of the bare handler's requests a second"),
             share,
             "",
             share >= 0.7,
