@@ -109,6 +109,6 @@ async fn reconcile() -> Outcome {
 
 async fn migrate() -> Outcome {
     let settings = MigrateSettings::load()?;
-    platform::migrate(&settings.database_url).await?;
+    platform::database::migrate(&settings.database_url).await?;
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! The outermost middleware: gives every request an id, writes the body of every error, turns a panic into one, counts
 //! and logs. It alone sees the end of every request.
 
-use std::{panic::AssertUnwindSafe, rc::Rc, time::Instant};
+use std::{borrow::Cow, panic::AssertUnwindSafe, rc::Rc, time::Instant};
 
 use actix_web::{
     Error, HttpMessage as _, HttpRequest, HttpResponse,
@@ -14,6 +14,7 @@ use futures::{FutureExt as _, future::LocalBoxFuture};
 use crate::{
     metrics::HttpMetrics,
     problem::{ApiError, ErrorCode},
+    route::Action,
 };
 
 const HEADER: HeaderName = HeaderName::from_static("x-request-id");
@@ -132,17 +133,22 @@ where
             if let Ok(value) = HeaderValue::from_str(id.as_str()) {
                 response.headers_mut().insert(HEADER, value);
             }
-            let route = response
-                .request()
-                .match_pattern()
-                .unwrap_or_else(|| "unmatched".to_owned());
+            // To ask for the pattern would match the path once more, so only where no endpoint was reached.
+            let action = response.request().extensions().get::<Action>().copied();
+            let route = match action {
+                Some(action) => Cow::Borrowed(action.path),
+                None => response
+                    .request()
+                    .match_pattern()
+                    .map_or("unmatched".into(), Cow::Owned),
+            };
             let (method, status) = (response.request().method(), response.status().as_u16());
             metrics.observe(method.as_str(), &route, status, begun.elapsed());
             tracing::info!(
                 target: "api::access",
                 request_id = id.as_str(),
                 method = method.as_str(),
-                route,
+                route = &*route,
                 status,
                 micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX),
                 "answered"

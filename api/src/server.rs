@@ -9,12 +9,13 @@ use jobs::{
     schedule::{Firing, FiringOptions},
 };
 use platform::{
-    Databases, Platform, Sight,
+    Platform,
     audit::Sealer,
     auth::{
         Rotation, SignInThrottle,
         bootstrap::{Bootstrap, bootstrap},
     },
+    database::{self, Databases, Sight},
     limits::RateLimiter,
     mail::Mailer,
     reconcile::{self, Nudge},
@@ -36,10 +37,8 @@ use crate::{
     state::State,
 };
 
-/// Database connections of one process for requests.
-const DATABASE_CONNECTIONS: u32 = 16;
-/// And those for its own work, and for sign-ins.
-const OWN_CONNECTIONS: u32 = 12;
+/// Under which the database knows this process.
+const NAME: &str = "odoo-saas-api";
 /// Redis keys of this process's limits.
 const REDIS_PREFIX: &str = "platform:limits";
 /// How long requests may take to end when the process is told to.
@@ -54,16 +53,8 @@ pub const JOBS_PREFIX: &str = "platform:jobs";
 pub async fn serve(settings: ApiSettings) -> Result<(), Box<dyn std::error::Error>> {
     let shared = &settings.shared;
     let master_keys = MasterKeys::of(shared)?;
-    // The process's own work, and the requests: the database shows the latter only the organization that they enter.
-    let database =
-        platform::connect(&shared.database_url, "odoo-saas-api", OWN_CONNECTIONS, Sight::All).await?;
-    let scoped = platform::connect(
-        &shared.database_url,
-        "odoo-saas-api",
-        DATABASE_CONNECTIONS,
-        Sight::Entered,
-    )
-    .await?;
+    let databases = Databases::connect(&shared.database_url, NAME).await?;
+    let database = databases.own.clone();
     let secrets = Secrets::prepare(database.clone(), master_keys).await?;
     bootstrap(
         &database,
@@ -88,10 +79,6 @@ pub async fn serve(settings: ApiSettings) -> Result<(), Box<dyn std::error::Erro
     let mailer = match &settings.mail {
         Some(mail) => Some(Mailer::new(&mail.smtp_url, &mail.from)?),
         None => None,
-    };
-    let databases = Databases {
-        all: database.clone(),
-        scoped,
     };
     let platform = Platform::open(databases, secrets, shared.domains.clone(), throttle, mailer).await?;
 
@@ -213,7 +200,7 @@ pub async fn rotate_signing_key(
     rotation: Rotation,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let secrets = prepared_secrets(settings).await?;
-    let database = platform::connect(&settings.shared.database_url, "odoo-saas-api", 1, Sight::All).await?;
+    let database = database::connect(&settings.shared.database_url, NAME, 1, Sight::All).await?;
     platform::auth::rotation::rotate(&database, &secrets, rotation).await?;
     Ok(())
 }
@@ -231,7 +218,7 @@ pub async fn rotate_data_key(settings: &ApiSettings) -> Result<Tended, Box<dyn s
 async fn prepared_secrets(settings: &ApiSettings) -> Result<Arc<Secrets>, Box<dyn std::error::Error>> {
     let shared = &settings.shared;
     let master_keys = MasterKeys::of(shared)?;
-    let database = platform::connect(&shared.database_url, "odoo-saas-api", 2, Sight::All).await?;
+    let database = database::connect(&shared.database_url, NAME, 2, Sight::All).await?;
     Ok(Secrets::prepare(database, master_keys).await?)
 }
 
@@ -240,7 +227,7 @@ async fn prepared_secrets(settings: &ApiSettings) -> Result<Arc<Secrets>, Box<dy
 /// # Errors
 /// Something that it needs is not there.
 pub async fn nudge_reconciler(settings: &ApiSettings) -> Result<Nudge, Box<dyn std::error::Error>> {
-    let database = platform::connect(&settings.shared.database_url, "odoo-saas-api", 1, Sight::All).await?;
+    let database = database::connect(&settings.shared.database_url, NAME, 1, Sight::All).await?;
     Ok(reconcile::nudge_now(&database).await?)
 }
 

@@ -30,7 +30,7 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct Origin {
     /// The request's id.
-    pub request_id: String,
+    pub request_id: Arc<str>,
     /// Where it came from.
     pub address: IpAddr,
     /// What was asked for: the operation's name in the API's document.
@@ -86,8 +86,8 @@ impl Platform {
             format!("SELECT {entrance} AS role"),
             [parameter],
         );
-        let row = crate::answered(self.scoped().query_one_raw(statement)).await?;
-        match row {
+        let rows = self.reads().rows(statement).await?;
+        match rows.first() {
             Some(row) => Ok(row.try_get("", "role")?),
             None => Ok(None),
         }
@@ -187,12 +187,12 @@ impl Caller<ReadDrift> {
 impl Identity {
     /// The condition that a row's organization is the caller's own or below it. Every query of a store has it.
     pub(crate) fn sees(&self, organization_column: &'static str) -> SimpleExpr {
-        below(self.organization, organization_column)
+        below(Rows::ByKey, self.organization, self.root, organization_column)
     }
 
     /// Begins a transaction that sees what the caller sees, and nothing else.
     pub(crate) async fn begin(&self, platform: &Platform) -> Result<DatabaseTransaction, Error> {
-        let transaction = crate::answered(platform.scoped().begin()).await?;
+        let transaction = crate::answered(platform.changes().begin()).await?;
         self.enter(&transaction).await?;
         Ok(transaction)
     }
@@ -206,8 +206,12 @@ impl Identity {
         crate::answered(transaction.execute_raw(Statement::from_sql_and_values(
             DbBackend::Postgres,
             "SELECT set_config('platform.organization', $1, true), set_config('platform.user', $2, true), \
-                    set_config('platform.scope', '', true)",
-            [self.organization.0.to_string().into(), user.into()],
+                    set_config('platform.scope', $3, true)",
+            [
+                self.organization.0.to_string().into(),
+                user.into(),
+                if self.root { "root" } else { "entered" }.into(),
+            ],
         )))
         .await?;
         Ok(())
@@ -267,12 +271,34 @@ impl Identity {
     }
 }
 
-/// The condition that a row's organization is this one or below it.
-pub(crate) fn below(organization: OrganizationId, organization_column: &'static str) -> SimpleExpr {
+/// How a query finds its rows, apart from whose they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rows {
+    /// By their key: their organization is looked up for each.
+    ByKey,
+    /// All there are: whoever has few among many is better found by the organizations.
+    Any,
+}
+
+/// The condition that a row's organization is this one or below it, as all are below the root.
+pub(crate) fn below(
+    rows: Rows,
+    organization: OrganizationId,
+    is_root: bool,
+    organization_column: &'static str,
+) -> SimpleExpr {
+    if is_root {
+        return Expr::cust("true");
+    }
     Expr::cust_with_values(
         format!(
             "EXISTS (SELECT FROM organization_ancestors up \
-              WHERE up.organization_id = {organization_column} AND up.ancestor_id = $1)"
+              WHERE up.organization_id = {organization_column} AND up.ancestor_id = $1{})",
+            match rows {
+                // Keeps the planner, which does not know how many organizations are below this one, from reading them all.
+                Rows::ByKey => " OFFSET 0",
+                Rows::Any => "",
+            }
         ),
         [organization.0],
     )

@@ -5,14 +5,16 @@
 use std::{marker::PhantomData, sync::Arc};
 
 use entity::{id::OrganizationId, values::Role};
-use sea_orm::{ConnectionTrait as _, DbBackend, EntityTrait, FromQueryResult, QueryTrait, Select, Statement};
+use sea_orm::{
+    DbBackend, EntityTrait, FromQueryResult, QueryTrait, Select, Statement, sea_query::SimpleExpr,
+};
 
 use crate::{
     Platform,
     api_keys::ApiKeyReader,
     audit::AuditReader,
     auth::Credential,
-    caller::{Identity, Origin},
+    caller::{Identity, Origin, Rows, below},
     error::Error,
     members::{InvitationReader, MemberReader},
     operations::OperationReader,
@@ -110,6 +112,13 @@ impl<P: Permission> Reader<P> {
         self.credential.organization()
     }
 
+    /// The condition that a row's organization is the caller's own or below it. Every query of a reader has it.
+    pub(crate) fn sees(&self, rows: Rows, organization_column: &'static str) -> SimpleExpr {
+        let organization = self.organization();
+        let is_root = organization == self.platform.root();
+        below(rows, organization, is_root, organization_column)
+    }
+
     /// Reads rows, at most `limit` if that is given, and who is calling as of the same moment.
     ///
     /// # Errors
@@ -158,7 +167,7 @@ impl<P: Permission> Reader<P> {
               WHERE standing.role IS NOT NULL"
         );
         let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, values);
-        let rows = crate::answered(self.platform.scoped().query_all_raw(statement)).await?;
+        let rows = self.platform.reads().rows(statement).await?;
         let role: Option<Role> = rows
             .first()
             .map(|row| row.try_get("", "standing_role"))

@@ -334,7 +334,7 @@ async fn empty_database() -> Result<DatabaseConnection> {
     sql::execute(&mut sql::control().await?, &format!("CREATE DATABASE {name}")).await?;
     let (server, _) = Place::get().database_url.rsplit_once('/').context("a database")?;
     let url = format!("{server}/{name}");
-    platform::migrate(&url.clone().into()).await?;
+    platform::database::migrate(&url.clone().into()).await?;
     Ok(Database::connect(
         ConnectOptions::new(url)
             .max_connections(4)

@@ -63,11 +63,11 @@ pub async fn run(settings: WorkerSettings, mischief: Option<Mischief>) -> Outcom
 
     let concurrency = settings.concurrency;
     let connections = u32::try_from(concurrency)? + SPARE_CONNECTIONS;
-    let database = platform::connect(
+    let database = platform::database::connect(
         &shared.database_url,
         "odoo-saas-worker",
         connections,
-        platform::Sight::All,
+        platform::database::Sight::All,
     )
     .await?;
     let world = Arc::new(World::new(&settings, database.clone())?);

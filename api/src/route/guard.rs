@@ -30,16 +30,24 @@ pub trait Guard: Describe {
     const CREDENTIAL: bool;
 }
 
-/// What a request asks for: the operation's name in the document.
+/// What a request asks for.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Action(pub &'static str);
+pub struct Action {
+    /// The operation's name in the document.
+    pub operation_id: &'static str,
+    /// The pattern of its path.
+    pub path: &'static str,
+}
 
 /// The request, as the log knows it.
 fn origin_of(request: &HttpRequest) -> Origin {
     Origin {
-        request_id: RequestId::of(request).as_str().to_owned(),
+        request_id: RequestId::of(request).as_str().into(),
         address: client_address(request),
-        action: request.extensions().get::<Action>().map_or("", |action| action.0),
+        action: request
+            .extensions()
+            .get::<Action>()
+            .map_or("", |action| action.operation_id),
     }
 }
 

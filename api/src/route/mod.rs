@@ -23,8 +23,7 @@ pub use answer::{
 pub use body::{Body, MaybeBody, MergePatch, NoBody, Patch};
 pub use events::{Event, Events, LastEventId};
 pub use extract::{Id, IdempotencyKey, IfMatch, Query, UserAgent, UserInPath};
-pub(crate) use guard::Action;
-pub use guard::{Authz, Guard, Public, Reads};
+pub use guard::{Action, Authz, Guard, Public, Reads};
 pub use platform::precondition::Versioned;
 pub use sketch::{Describe, Sketch};
 
@@ -129,10 +128,11 @@ impl EndpointBuilder {
             sketch.errors(&[ErrorCode::NotAcceptable]);
         }
         let of_route = method.clone();
+        let action = Action { operation_id, path };
         let route = Box::new(move || {
             handler
                 .clone()
-                .route(of_route.clone(), operation_id, media_types.clone())
+                .route(of_route.clone(), action, media_types.clone())
         });
         Endpoint {
             method,
@@ -153,7 +153,7 @@ pub trait Guarded<Args>: Clone + 'static {
     /// Adds what the function's signature says to a sketch.
     fn describe(sketch: &mut Sketch);
     /// Makes the route of an operation, which answers in one of these media types.
-    fn route(self, method: Method, operation_id: &'static str, media_types: Arc<[String]>) -> Route;
+    fn route(self, method: Method, action: Action, media_types: Arc<[String]>) -> Route;
 }
 
 /// Takes an argument from a request.
@@ -183,12 +183,12 @@ macro_rules! guarded {
 
             #[allow(clippy::disallowed_methods, reason = "the one place where routes are made")]
             #[allow(non_snake_case, reason = "an argument is named as its type")]
-            fn route(self, method: Method, operation_id: &'static str, media_types: Arc<[String]>) -> Route {
+            fn route(self, method: Method, action: Action, media_types: Arc<[String]>) -> Route {
                 let changes = !method.is_safe();
                 web::method(method).to(move |request: HttpRequest, payload: web::Payload| {
                     let (handler, media_types) = (self.clone(), media_types.clone());
                     async move {
-                        request.extensions_mut().insert(Action(operation_id));
+                        request.extensions_mut().insert(action);
                         let answered = async {
                             // One after the other, the guard first: who may not do a thing is not told what is wrong
                             // with the request.
@@ -237,27 +237,51 @@ impl RouteTable {
     }
 
     /// Adds all routes to an application. A path with another method answers 405 with `Allow`.
+    ///
+    /// Each collection is a scope, passed over by its name alone: a request is compared with the patterns of one, and not
+    /// with those of all.
     #[allow(clippy::disallowed_methods, reason = "the one place where routes are made")]
     pub fn configure(&self, config: &mut web::ServiceConfig) {
-        let mut by_path: BTreeMap<&'static str, Vec<&Endpoint>> = BTreeMap::new();
+        let mut collections: BTreeMap<&'static str, BTreeMap<&'static str, Vec<&Endpoint>>> = BTreeMap::new();
         for endpoint in &self.0 {
-            by_path.entry(endpoint.path).or_default().push(endpoint);
+            let (collection, rest) = endpoint.path.split_at(collection_end(endpoint.path));
+            let by_path = collections.entry(collection).or_default();
+            by_path.entry(rest).or_default().push(endpoint);
         }
-        for (path, endpoints) in by_path {
-            let mut allow: Vec<&str> = endpoints
-                .iter()
-                .map(|endpoint| endpoint.method.as_str())
-                .collect();
-            allow.sort_unstable();
-            let allow = allow.join(", ");
-            let mut resource = web::resource(path);
-            for endpoint in endpoints {
-                resource = resource.route((endpoint.route)());
+        for (collection, by_path) in collections {
+            let mut scope = web::scope(collection);
+            for (rest, endpoints) in by_path {
+                scope = scope.service(resource(rest, &endpoints));
             }
-            config.service(resource.default_service(web::to(move || {
-                let refusal = ApiError::method_not_allowed(&allow);
-                async move { Err::<&'static str, _>(refusal) }
-            })));
+            config.service(scope);
         }
     }
+}
+
+/// Where the collection's name in a path ends: `/v1/tenants` of `/v1/tenants/{id}`.
+fn collection_end(path: &str) -> usize {
+    let name = if path.starts_with("/v1/") {
+        "/v1/".len()
+    } else {
+        "/".len()
+    };
+    path[name..].find('/').map_or(path.len(), |end| name + end)
+}
+
+#[allow(clippy::disallowed_methods, reason = "the one place where routes are made")]
+fn resource(path: &str, endpoints: &[&Endpoint]) -> actix_web::Resource {
+    let mut allow: Vec<&str> = endpoints
+        .iter()
+        .map(|endpoint| endpoint.method.as_str())
+        .collect();
+    allow.sort_unstable();
+    let allow = allow.join(", ");
+    let mut resource = web::resource(path);
+    for endpoint in endpoints {
+        resource = resource.route((endpoint.route)());
+    }
+    resource.default_service(web::to(move || {
+        let refusal = ApiError::method_not_allowed(&allow);
+        async move { Err::<&'static str, _>(refusal) }
+    }))
 }

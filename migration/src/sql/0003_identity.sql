@@ -122,15 +122,19 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER AS $$
 DECLARE
     standing record;
 BEGIN
-    SELECT m.role, s.organization_id, s.user_id INTO standing
+    SELECT m.role, s.organization_id, s.user_id, o.parent_id IS NULL AS root INTO standing
       FROM public.sessions s
       JOIN public.memberships m ON m.user_id = s.user_id AND m.organization_id = s.organization_id
+      JOIN public.organizations o ON o.id = s.organization_id
      WHERE s.id = the_session AND s.ended_at IS NULL AND s.expires_at > pg_catalog.now();
     IF NOT FOUND THEN
         RETURN NULL;
     END IF;
     PERFORM pg_catalog.set_config('platform.organization', standing.organization_id::text, true),
             pg_catalog.set_config('platform.user', standing.user_id::text, true);
+    IF standing.root THEN
+        PERFORM pg_catalog.set_config('platform.scope', 'root', true);
+    END IF;
     RETURN standing.role;
 END
 $$;
@@ -141,14 +145,18 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER AS $$
 DECLARE
     standing record;
 BEGIN
-    SELECT k.role, k.organization_id INTO standing
+    SELECT k.role, k.organization_id, o.parent_id IS NULL AS root INTO standing
       FROM public.api_keys k
+      JOIN public.organizations o ON o.id = k.organization_id
      WHERE (k.secret_hash = the_hash OR (k.previous_hash = the_hash AND k.previous_until > pg_catalog.now()))
        AND (k.expires_at IS NULL OR k.expires_at > pg_catalog.now());
     IF NOT FOUND THEN
         RETURN NULL;
     END IF;
     PERFORM pg_catalog.set_config('platform.organization', standing.organization_id::text, true);
+    IF standing.root THEN
+        PERFORM pg_catalog.set_config('platform.scope', 'root', true);
+    END IF;
     RETURN standing.role;
 END
 $$;

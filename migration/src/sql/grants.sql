@@ -29,6 +29,7 @@ DECLARE
     );
     the_table text;
     rule text;
+    all_is_seen_in text;
 BEGIN
     IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'platform_api') THEN
         GRANT USAGE ON SCHEMA public TO platform_api;
@@ -59,11 +60,13 @@ BEGIN
     END IF;
     -- The second net below the stores' own filters: a statement of the api sees the rows of the organization that it, or
     -- its transaction, has entered, and of those below; none where it has entered none. The process's own work, which is
-    -- for all, connects with `platform.scope` set to `system`. `OFFSET 0` keeps the planner from reading a whole subtree
-    -- in advance where it needs to look up some rows; of a `CASE` it expects to keep half of all rows, where of a
+    -- for all, connects with `platform.scope` set to `system`. Who has entered the root has `root` there: all
+    -- organizations are below it, so that no row's need be looked up. `OFFSET 0` keeps the planner from reading a whole
+    -- subtree in advance where it needs to look up some rows; of a `CASE` it expects to keep half of all rows, where of a
     -- comparison with a setting it would expect next to none, and choose its plan by that.
     IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'platform_api') THEN
         FOR the_table, rule IN SELECT * FROM jsonb_each_text(rules) LOOP
+            all_is_seen_in := CASE WHEN rule LIKE '%BELOW(%' THEN '''system'', ''root''' ELSE '''system''' END;
             rule := regexp_replace(rule, 'BELOW\(([a-z_.]+)\)',
                 'EXISTS (SELECT FROM entered_organizations here WHERE here.organization_id = \1 OFFSET 0)');
             rule := replace(rule, '@here', 'nullif(current_setting(''platform.organization'', true), '''')::uuid');
@@ -71,8 +74,8 @@ BEGIN
             EXECUTE format('DROP POLICY IF EXISTS of_the_organization ON %I', the_table);
             EXECUTE format(
                 'CREATE POLICY of_the_organization ON %I TO platform_api
-                 USING (CASE WHEN current_setting(''platform.scope'', true) = ''system'' THEN true ELSE %s END)',
-                the_table, rule);
+                 USING (CASE WHEN current_setting(''platform.scope'', true) IN (%s) THEN true ELSE %s END)',
+                the_table, all_is_seen_in, rule);
             EXECUTE format('DROP POLICY IF EXISTS all_of_them ON %I', the_table);
             IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'platform_worker') THEN
                 EXECUTE format('CREATE POLICY all_of_them ON %I TO platform_worker USING (true)', the_table);

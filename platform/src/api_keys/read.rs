@@ -8,7 +8,7 @@ use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder a
 use serde::Serialize;
 
 use super::ApiKeyRow;
-use crate::{caller::below, error::Error, paging::Page, permissions::Permission, reader::Reader};
+use crate::{caller::Rows, error::Error, paging::Page, permissions::Permission, reader::Reader};
 
 /// Which keys a list shows.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -28,8 +28,8 @@ impl<'r, P: Permission> ApiKeyReader<'r, P> {
         Self { reader }
     }
 
-    fn visible(&self) -> sea_orm::Select<api_key::Entity> {
-        api_key::Entity::find().filter(below(self.reader.organization(), "api_keys.organization_id"))
+    fn visible(&self, rows: Rows) -> sea_orm::Select<api_key::Entity> {
+        api_key::Entity::find().filter(self.reader.sees(rows, "api_keys.organization_id"))
     }
 
     /// One key.
@@ -37,7 +37,7 @@ impl<'r, P: Permission> ApiKeyReader<'r, P> {
     /// # Errors
     /// [`Error::NotFound`].
     pub async fn get(&self, id: ApiKeyId) -> Result<ApiKeyRow, Error> {
-        let query = self.visible().filter(api_key::Column::Id.eq(id));
+        let query = self.visible(Rows::ByKey).filter(api_key::Column::Id.eq(id));
         let (_, found) = self.reader.rows(query, None).await?;
         found.into_iter().next().ok_or(Error::NotFound)
     }
@@ -53,7 +53,7 @@ impl<'r, P: Permission> ApiKeyReader<'r, P> {
         page_token: Option<&str>,
     ) -> Result<Page<ApiKeyRow>, Error> {
         let list = ("api-keys", filter);
-        let mut query = self.visible();
+        let mut query = self.visible(Rows::Any);
         if let Some(organization) = filter.organization {
             query = query.filter(api_key::Column::OrganizationId.eq(organization));
         }

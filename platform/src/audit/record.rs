@@ -204,7 +204,7 @@ pub(crate) async fn write(database: &impl ConnectionTrait, event: Event<'_>) -> 
         entry.after.into(),
         origin.address.to_string().into(),
         (!origin.request_id.is_empty())
-            .then_some(origin.request_id.as_str())
+            .then_some(&*origin.request_id)
             .into(),
     ];
     let statement = Statement::from_sql_and_values(DbBackend::Postgres, WRITE, values);
@@ -245,7 +245,7 @@ impl Platform {
             write(self.database(), event).await
         };
         if let Err(error) = outcome.await {
-            tracing::error!(%error, request_id = origin.request_id, action = origin.action, reason, "a refusal is not in the audit log");
+            tracing::error!(%error, request_id = &*origin.request_id, action = origin.action, reason, "a refusal is not in the audit log");
         }
     }
 

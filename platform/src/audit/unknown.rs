@@ -41,7 +41,7 @@ impl Platform {
             let event = Event {
                 doer: Doer::NOBODY,
                 origin: &Origin {
-                    request_id: String::new(),
+                    request_id: "".into(),
                     address: address.parse().map_err(Error::internal)?,
                     action: "create_token",
                 },

@@ -12,7 +12,7 @@ use sea_orm::{
 };
 use serde_json::json;
 
-use super::{MemberRow, Members};
+use super::{MemberRow, Members, read::ORGANIZATION};
 use crate::{
     audit::{self, Entry, Subject},
     auth::end_sessions,
@@ -115,15 +115,15 @@ impl Members<'_> {
         organization: Option<OrganizationId>,
         user: UserId,
     ) -> Result<MemberRow, Error> {
-        let found = super::read::find(self.identity.organization, organization, user);
+        let found = super::read::find(self.identity.sees(ORGANIZATION), organization, user);
         let found = crate::answered(found.into_model::<MemberRow>().all(transaction)).await?;
         let organization = super::read::the_one(found, self.identity.organization)?.organization_id;
         organizations::lock(transaction, self.identity, organization, LockType::Update)
             .await?
             .ok_or(Error::NotFound)?;
         // Read again under the lock.
-        let member =
-            super::read::find(self.identity.organization, Some(organization), user).into_model::<MemberRow>();
+        let member = super::read::find(self.identity.sees(ORGANIZATION), Some(organization), user)
+            .into_model::<MemberRow>();
         crate::answered(member.one(transaction))
             .await?
             .ok_or(Error::NotFound)

@@ -23,7 +23,7 @@ use crate::{
     Platform,
     audit::{self, Entry, Subject},
     auth::{by_email, opaque},
-    caller::{Identity, below},
+    caller::{Identity, Rows},
     error::{Error, Violation},
     mail::Invitation,
     organizations,
@@ -293,8 +293,8 @@ impl<'r, P: Permission> InvitationReader<'r, P> {
         Self { reader }
     }
 
-    fn visible(&self) -> sea_orm::Select<invitation::Entity> {
-        invitation::Entity::find().filter(below(self.reader.organization(), "invitations.organization_id"))
+    fn visible(&self, rows: Rows) -> sea_orm::Select<invitation::Entity> {
+        invitation::Entity::find().filter(self.reader.sees(rows, "invitations.organization_id"))
     }
 
     /// One invitation.
@@ -302,7 +302,7 @@ impl<'r, P: Permission> InvitationReader<'r, P> {
     /// # Errors
     /// [`Error::NotFound`].
     pub async fn get(&self, id: InvitationId) -> Result<InvitationRow, Error> {
-        let query = self.visible().filter(invitation::Column::Id.eq(id));
+        let query = self.visible(Rows::ByKey).filter(invitation::Column::Id.eq(id));
         let (_, found) = self.reader.rows(query, None).await?;
         found.into_iter().next().ok_or(Error::NotFound)
     }
@@ -318,7 +318,7 @@ impl<'r, P: Permission> InvitationReader<'r, P> {
         page_token: Option<&str>,
     ) -> Result<Page<InvitationRow>, Error> {
         let list = ("invitations", filter);
-        let mut query = self.visible();
+        let mut query = self.visible(Rows::Any);
         if let Some(organization) = filter.organization {
             query = query.filter(invitation::Column::OrganizationId.eq(organization));
         }

@@ -7,12 +7,13 @@ use entity::{
 };
 use sea_orm::{
     ColumnTrait as _, EntityTrait as _, JoinType, QueryFilter as _, QueryOrder as _, QuerySelect as _,
-    Select, sea_query::Expr,
+    Select,
+    sea_query::{Expr, SimpleExpr},
 };
 use serde::Serialize;
 
 use super::MemberRow;
-use crate::{caller::below, error::Error, paging::Page, permissions::Permission, reader::Reader};
+use crate::{caller::Rows, error::Error, paging::Page, permissions::Permission, reader::Reader};
 
 /// Which members a list shows.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -31,8 +32,11 @@ pub struct MemberReader<'r, P> {
     reader: &'r Reader<P>,
 }
 
-/// All members that a caller of an organization sees, with their users' names.
-fn visible(caller: OrganizationId) -> Select<membership::Entity> {
+/// Where a membership is.
+pub(super) const ORGANIZATION: &str = "memberships.organization_id";
+
+/// The memberships of organizations that a caller `sees`, with their users' names.
+fn visible(sees: SimpleExpr) -> Select<membership::Entity> {
     membership::Entity::find()
         .column_as(user::Column::Email, "email")
         .column_as(user::Column::Name, "name")
@@ -44,16 +48,16 @@ fn visible(caller: OrganizationId) -> Select<membership::Entity> {
                 .to(user::Column::Id)
                 .into(),
         )
-        .filter(below(caller, "memberships.organization_id"))
+        .filter(sees)
 }
 
 /// The memberships of one user that a caller sees: in one organization, or in all.
 pub(super) fn find(
-    caller: OrganizationId,
+    sees: SimpleExpr,
     organization: Option<OrganizationId>,
     user: UserId,
 ) -> Select<membership::Entity> {
-    let found = visible(caller).filter(membership::Column::UserId.eq(user));
+    let found = visible(sees).filter(membership::Column::UserId.eq(user));
     match organization {
         Some(organization) => found.filter(membership::Column::OrganizationId.eq(organization)),
         None => found,
@@ -85,7 +89,8 @@ impl<'r, P: Permission> MemberReader<'r, P> {
     /// [`Error::NotFound`]; [`Error::MemberOfSeveral`] where no organization is named and the user is a member of several.
     pub async fn get(&self, organization: Option<OrganizationId>, user: UserId) -> Result<MemberRow, Error> {
         let own = self.reader.organization();
-        let (_, found) = self.reader.rows_as(&find(own, organization, user), None).await?;
+        let query = find(self.reader.sees(Rows::ByKey, ORGANIZATION), organization, user);
+        let (_, found) = self.reader.rows_as(&query, None).await?;
         the_one(found, own)
     }
 
@@ -100,7 +105,7 @@ impl<'r, P: Permission> MemberReader<'r, P> {
         page_token: Option<&str>,
     ) -> Result<Page<MemberRow>, Error> {
         let list = ("members", filter);
-        let mut query = visible(self.reader.organization());
+        let mut query = visible(self.reader.sees(Rows::Any, ORGANIZATION));
         if let Some(organization) = filter.organization {
             query = query.filter(membership::Column::OrganizationId.eq(organization));
         }

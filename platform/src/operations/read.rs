@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::{OperationFilter, OperationRow, StepRow};
 use crate::{
-    caller::{Identity, below},
+    caller::{Identity, Rows},
     error::Error,
     paging::Page,
     permissions::Permission,
@@ -33,8 +33,8 @@ impl<'r, P: Permission> OperationReader<'r, P> {
         Self { reader }
     }
 
-    fn visible(&self) -> sea_orm::Select<operation::Entity> {
-        operation::Entity::find().filter(below(self.reader.organization(), "operations.scope"))
+    fn visible(&self, rows: Rows) -> sea_orm::Select<operation::Entity> {
+        operation::Entity::find().filter(self.reader.sees(rows, "operations.scope"))
     }
 
     /// One operation, and who asks.
@@ -44,7 +44,10 @@ impl<'r, P: Permission> OperationReader<'r, P> {
     pub async fn get(&self, id: OperationId) -> Result<(Identity, OperationRow), Error> {
         let (identity, found) = self
             .reader
-            .rows(self.visible().filter(operation::Column::Id.eq(id.0)), None)
+            .rows(
+                self.visible(Rows::ByKey).filter(operation::Column::Id.eq(id.0)),
+                None,
+            )
             .await?;
         Ok((identity, found.into_iter().next().ok_or(Error::NotFound)?))
     }
@@ -119,7 +122,7 @@ impl<'r, P: Permission> OperationReader<'r, P> {
         page_token: Option<&str>,
     ) -> Result<(Identity, Page<OperationRow>), Error> {
         let list = ("operations", filter);
-        let mut query = self.visible();
+        let mut query = self.visible(Rows::Any);
         if let Some(ids) = &filter.ids {
             query = query.filter(operation::Column::Id.is_in(ids.iter().map(|id| id.0)));
         }

@@ -5,7 +5,7 @@ use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder a
 use serde::Serialize;
 
 use super::OrganizationRow;
-use crate::{caller::below, error::Error, paging::Page, permissions::Permission, reader::Reader};
+use crate::{caller::Rows, error::Error, paging::Page, permissions::Permission, reader::Reader};
 
 /// Which organizations a list shows.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -25,9 +25,9 @@ impl<'r, P: Permission> OrganizationReader<'r, P> {
         Self { reader }
     }
 
-    fn visible(&self) -> sea_orm::Select<organization::Entity> {
+    fn visible(&self, rows: Rows) -> sea_orm::Select<organization::Entity> {
         organization::Entity::find()
-            .filter(below(self.reader.organization(), "organizations.id"))
+            .filter(self.reader.sees(rows, "organizations.id"))
             .filter(organization::Column::DeletedAt.is_null())
     }
 
@@ -42,7 +42,7 @@ impl<'r, P: Permission> OrganizationReader<'r, P> {
     /// # Errors
     /// [`Error::NotFound`].
     pub async fn get(&self, id: OrganizationId) -> Result<OrganizationRow, Error> {
-        let query = self.visible().filter(organization::Column::Id.eq(id));
+        let query = self.visible(Rows::ByKey).filter(organization::Column::Id.eq(id));
         let (_, found) = self.reader.rows(query, None).await?;
         found.into_iter().next().ok_or(Error::NotFound)
     }
@@ -58,7 +58,7 @@ impl<'r, P: Permission> OrganizationReader<'r, P> {
         page_token: Option<&str>,
     ) -> Result<Page<OrganizationRow>, Error> {
         let list = ("organizations", filter);
-        let mut query = self.visible();
+        let mut query = self.visible(Rows::Any);
         if let Some(parent) = filter.parent {
             // Above the caller's own it sees nothing, and the own one is below nothing that it sees.
             query = query

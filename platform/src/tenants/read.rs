@@ -4,7 +4,7 @@ use entity::{id::TenantId, tenant};
 use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _};
 
 use super::{TenantFilter, TenantRow};
-use crate::{caller::below, error::Error, paging::Page, permissions::Permission, reader::Reader};
+use crate::{caller::Rows, error::Error, paging::Page, permissions::Permission, reader::Reader};
 
 /// The tenants that a reader can see: those of its organization and of the ones below.
 #[derive(Debug)]
@@ -17,8 +17,8 @@ impl<'r, P: Permission> TenantReader<'r, P> {
         Self { reader }
     }
 
-    fn visible(&self) -> sea_orm::Select<tenant::Entity> {
-        tenant::Entity::find().filter(below(self.reader.organization(), "tenants.organization_id"))
+    fn visible(&self, rows: Rows) -> sea_orm::Select<tenant::Entity> {
+        tenant::Entity::find().filter(self.reader.sees(rows, "tenants.organization_id"))
     }
 
     /// One tenant.
@@ -28,7 +28,7 @@ impl<'r, P: Permission> TenantReader<'r, P> {
     pub async fn get(&self, id: TenantId) -> Result<TenantRow, Error> {
         let (_, found) = self
             .reader
-            .rows(self.visible().filter(tenant::Column::Id.eq(id)), None)
+            .rows(self.visible(Rows::ByKey).filter(tenant::Column::Id.eq(id)), None)
             .await?;
         found.into_iter().next().ok_or(Error::NotFound)
     }
@@ -44,7 +44,7 @@ impl<'r, P: Permission> TenantReader<'r, P> {
         page_token: Option<&str>,
     ) -> Result<Page<TenantRow>, Error> {
         let list = ("tenants", filter);
-        let mut query = self.visible();
+        let mut query = self.visible(Rows::Any);
         if let Some(status) = filter.status {
             query = query.filter(tenant::Column::Status.eq(status));
         }
