@@ -7,9 +7,9 @@ DECLARE
         'organizations', 'BELOW(organizations.id)',
         'organization_ancestors', 'organization_id = @here OR ancestor_id = @here',
         'memberships', 'BELOW(memberships.organization_id)',
-        'sessions', 'BELOW(sessions.organization_id) OR user_id = nullif(current_setting(''platform.user'', true), '''')::uuid',
+        'sessions', 'BELOW(sessions.organization_id) OR user_id = @user',
         'refresh_tokens', 'EXISTS (SELECT FROM sessions s WHERE s.id = refresh_tokens.session_id OFFSET 0)',
-        'users', 'id = nullif(current_setting(''platform.user'', true), '''')::uuid OR EXISTS (SELECT FROM memberships m WHERE m.user_id = users.id OFFSET 0)',
+        'users', 'id = @user OR EXISTS (SELECT FROM memberships m WHERE m.user_id = users.id OFFSET 0)',
         'invitations', 'BELOW(invitations.organization_id)',
         'api_keys', 'BELOW(api_keys.organization_id)',
         'tenants', 'BELOW(tenants.organization_id)',
@@ -61,20 +61,24 @@ BEGIN
     -- The second net below the stores' own filters: a statement of the api sees the rows of the organization that it, or
     -- its transaction, has entered, and of those below; none where it has entered none. The process's own work, which is
     -- for all, connects with `platform.scope` set to `system`. Who has entered the root has `root` there: all
-    -- organizations are below it, so that no row's need be looked up. `OFFSET 0` keeps the planner from reading a whole
-    -- subtree in advance where it needs to look up some rows; of a `CASE` it expects to keep half of all rows, where of a
-    -- comparison with a setting it would expect next to none, and choose its plan by that.
+    -- organizations are below it, so that no row's need be looked up.
+    --
+    -- A setting is read in a subquery of its own: once for a statement instead of once for a row. Whether a row is below
+    -- is an `EXISTS` that the planner may answer either way: by looking each row up where there are few, from a hash of
+    -- the subtree where there are many. `OFFSET 0` leaves it only the first. Of a `CASE` it expects to keep half of all
+    -- rows, where of a comparison with a setting it would expect next to none, and choose its plan by that.
     IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'platform_api') THEN
         FOR the_table, rule IN SELECT * FROM jsonb_each_text(rules) LOOP
             all_is_seen_in := CASE WHEN rule LIKE '%BELOW(%' THEN '''system'', ''root''' ELSE '''system''' END;
             rule := regexp_replace(rule, 'BELOW\(([a-z_.]+)\)',
-                'EXISTS (SELECT FROM entered_organizations here WHERE here.organization_id = \1 OFFSET 0)');
-            rule := replace(rule, '@here', 'nullif(current_setting(''platform.organization'', true), '''')::uuid');
+                'EXISTS (SELECT FROM entered_organizations here WHERE here.organization_id = \1)');
+            rule := replace(rule, '@here', '(SELECT nullif(current_setting(''platform.organization'', true), '''')::uuid)');
+            rule := replace(rule, '@user', '(SELECT nullif(current_setting(''platform.user'', true), '''')::uuid)');
             EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', the_table);
             EXECUTE format('DROP POLICY IF EXISTS of_the_organization ON %I', the_table);
             EXECUTE format(
                 'CREATE POLICY of_the_organization ON %I TO platform_api
-                 USING (CASE WHEN current_setting(''platform.scope'', true) IN (%s) THEN true ELSE %s END)',
+                 USING (CASE WHEN (SELECT current_setting(''platform.scope'', true) IN (%s)) THEN true ELSE %s END)',
                 the_table, all_is_seen_in, rule);
             EXECUTE format('DROP POLICY IF EXISTS all_of_them ON %I', the_table);
             IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'platform_worker') THEN
