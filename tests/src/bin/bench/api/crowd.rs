@@ -73,9 +73,10 @@ impl Crowd {
         .bind(i32::try_from(tenants)?)
         .execute(&mut database)
         .await?;
+        // As tables are that have been there for a while.
         sql::execute(
             &mut database,
-            "ANALYZE tenants, organizations, organization_ancestors",
+            "VACUUM (ANALYZE) tenants, organizations, organization_ancestors",
         )
         .await?;
         let ids: Vec<Uuid> =
