@@ -7,10 +7,12 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use futures::future::join_all;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use reqwest::Method;
 use serde_json::{Value, json};
+use sqlx::Connection as _;
 use sqlx::postgres::PgConnectOptions;
 use tests::api::Api;
 use tests::http::Answer;
@@ -20,6 +22,7 @@ use tests::rows::{OperationRow, TenantRow};
 use tests::second_api::{self, SecondApi};
 use tests::stage::Stage;
 use tests::tenant::{new_slug, request};
+use tests::wire::Wire;
 use tests::{services, sql, wait};
 use tokio::process::Command;
 use tokio::sync::Mutex;
@@ -557,5 +560,73 @@ async fn on_a_full_disk_writes_are_refused_whole_and_reads_go_on() -> Result<()>
     let mut control = sql::open(disk.options()).await?;
     assert_eq!(counted(&mut control).await?, whole(accepted + 1));
     println!("{accepted} tenants were accepted before the disk was full");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_read_does_not_notice_that_the_connections_were_ended() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    let stage = Stage::new("viewer").await?;
+    let mut control = sql::control().await?;
+    let since = sql::text(&mut control, "SELECT now()")
+        .await?
+        .context("the time")?;
+    let second = SecondApi::start(&[]).await?;
+    let api = second
+        .anyone()?
+        .with(stage.member.tokens().await?.access.as_str());
+    for _ in 0..3 {
+        let reads = || join_all((0..20).map(|_| api.get("/v1/tenants")));
+        for answer in reads().await {
+            answer?.expect(200)?;
+        }
+        let ended = sqlx::query(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+              WHERE application_name = 'odoo-saas-api' AND datname = 'platform' AND backend_start > $1::timestamptz",
+        )
+        .bind(&since)
+        .execute(&mut control)
+        .await?;
+        ensure!(ended.rows_affected() > 1, "it has connections");
+        for answer in reads().await {
+            answer?.expect(200)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whoever comes next gets the connection that another's request was using, and must not get that one's answer.
+#[tokio::test]
+async fn what_a_client_did_not_wait_for_reaches_nobody_else() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    let mut stage = Stage::new("viewer").await?;
+    let organization = stage.people.organization().await?;
+    let other = stage.people.member(&organization, "viewer").await?;
+    let second = SecondApi::start(&[]).await?;
+    let (left, next) = (stage.member.tokens().await?, other.tokens().await?);
+    let next = second.anyone()?.with(&next.access);
+    let request = format!(
+        "GET /v1/me HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\n\r\n",
+        left.access
+    );
+    for _ in 0..5 {
+        let mut holding = sql::control().await?;
+        let mut transaction = holding.begin().await?;
+        sqlx::query("LOCK TABLE users").execute(&mut *transaction).await?;
+        // More than there are connections.
+        let mut wires = Vec::new();
+        for _ in 0..12 {
+            let mut wire = Wire::open(second.address().parse()?).await?;
+            wire.send(request.as_bytes()).await?;
+            wires.push(wire);
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        drop(wires);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        transaction.rollback().await?;
+        for answer in join_all((0..12).map(|_| next.get("/v1/me"))).await {
+            assert_eq!(answer?.expect(200)?["email"], other.email);
+        }
+    }
     Ok(())
 }

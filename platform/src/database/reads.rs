@@ -67,8 +67,12 @@ struct Loan(Option<managed::Object<Opener>>);
 
 impl Drop for Loan {
     fn drop(&mut self) {
-        if let Some(mut left) = self.0.take_if(|connection| !connection.at_rest) {
-            tokio::spawn(async move {
+        let Some(mut left) = self.0.take_if(|connection| !connection.at_rest) else {
+            return;
+        };
+        // Without a runtime, at the end of the process, it goes back as it is and is not given out again.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
                 let answer = tokio::time::timeout(CONNECT, left.postgres.ping()).await;
                 left.at_rest = matches!(answer, Ok(Ok(())));
             });
