@@ -94,13 +94,12 @@ where
             .expect("the application is built with its state");
         Box::pin(async move {
             if state.ending.is_cancelled() {
-                return Err(ApiError::new(ErrorCode::ShuttingDown)
-                    .retry_after(Duration::from_secs(1))
-                    .into());
+                // An answer and no error, here and below: what stands around this gives it its request id, counts and logs it.
+                let refusal = ApiError::new(ErrorCode::ShuttingDown).retry_after(Duration::from_secs(1));
+                return Ok(request.error_response(refusal).map_into_right_body());
             }
             let (shown, standing) = look(&state, request.request()).await;
             if !standing.granted {
-                // An answer and no error: what stands around this gives it its request id, counts and logs it.
                 return Ok(request.error_response(refusal(standing)).map_into_right_body());
             }
             request.extensions_mut().insert(shown);
@@ -187,15 +186,18 @@ pub(crate) fn client_address(request: &HttpRequest) -> IpAddr {
     if !trusted(peer) {
         return peer;
     }
-    let said: Vec<IpAddr> = request
+    // From the right, as each proxy adds to the end: what stands before the first that is not a trusted proxy's own word
+    // may be anything.
+    let headers: Vec<&str> = request
         .headers()
         .get_all("x-forwarded-for")
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map_while(|address| address.trim().parse().ok())
+        .map(|value| value.to_str().unwrap_or_default())
         .collect();
-    said.into_iter()
+    headers
+        .iter()
         .rev()
+        .flat_map(|value| value.rsplit(','))
+        .map_while(|address| address.trim().parse().ok())
         .find(|address| !trusted(*address))
         .unwrap_or(peer)
 }

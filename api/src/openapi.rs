@@ -60,8 +60,10 @@ pub fn document(table: &RouteTable) -> OpenApi {
         SecurityScheme::Http(
             Http::builder()
                 .scheme(HttpAuthScheme::Bearer)
-                .bearer_format("JWT")
-                .description(Some("An access token of `POST /v1/auth/token`."))
+                .bearer_format("JWT or API key")
+                .description(Some(
+                    "An access token of `POST /v1/auth/token`, or the secret of an API key, which begins with `osk_`.",
+                ))
                 .build(),
         ),
     );

@@ -50,6 +50,10 @@ pub struct Identity {
     pub root: bool,
     /// The request.
     pub origin: Origin,
+    /// By which the same is asked once more, in the transaction of a change.
+    credential: Credential,
+    /// The permission that was demanded, and the least role that has it.
+    demanded: (&'static str, Role),
 }
 
 /// A caller that has the permission `P`.
@@ -80,13 +84,7 @@ impl Platform {
 
     /// The present role behind a credential; `None` once it is worth nothing.
     async fn standing(&self, credential: &Credential) -> Result<Option<Role>, Error> {
-        let (entrance, parameter) = credential.entrance(1);
-        let statement = Statement::from_sql_and_values(
-            DbBackend::Postgres,
-            format!("SELECT {entrance} AS role"),
-            [parameter],
-        );
-        let rows = self.reads().rows(statement).await?;
+        let rows = self.reads().rows(entering(credential)).await?;
         match rows.first() {
             Some(row) => Ok(row.try_get("", "role")?),
             None => Ok(None),
@@ -100,7 +98,11 @@ impl Platform {
         present: Option<Role>,
         origin: Origin,
     ) -> Result<Identity, Error> {
-        let role = credential.effective(present.ok_or(Error::Unauthenticated)?);
+        let Some(present) = present else {
+            self.forget_key(credential);
+            return Err(Error::Unauthenticated);
+        };
+        let role = credential.effective(present);
         let organization = credential.organization();
         let root = organization == self.root();
         let actor = credential.actor();
@@ -116,8 +118,17 @@ impl Platform {
             role,
             root,
             origin,
+            credential: credential.clone(),
+            demanded: (P::ID, P::LEAST),
         })
     }
+}
+
+/// Enters a credential's organization and answers its present role.
+fn entering(credential: &Credential) -> Statement {
+    let (entrance, parameter) = credential.entrance(1);
+    let sql = format!("SELECT {entrance} AS role");
+    Statement::from_sql_and_values(DbBackend::Postgres, sql, [parameter])
 }
 
 impl<P: Permission> Caller<P> {
@@ -190,31 +201,23 @@ impl Identity {
         below(Rows::ByKey, self.organization, self.root, organization_column)
     }
 
-    /// Begins a transaction that sees what the caller sees, and nothing else.
+    /// Begins a transaction that sees what the caller sees, and nothing else. Whether the credential still holds is asked
+    /// in it once more: a request's body may have taken its time since it was first asked.
+    ///
+    /// # Errors
+    /// [`Error::Unauthenticated`] or [`Error::Forbidden`].
     pub(crate) async fn begin(&self, platform: &Platform) -> Result<DatabaseTransaction, Error> {
         let transaction = crate::answered(platform.changes().begin()).await?;
-        self.enter(&transaction).await?;
-        Ok(transaction)
-    }
-
-    /// Lets a transaction see what the caller sees, and nothing else.
-    async fn enter(&self, transaction: &DatabaseTransaction) -> Result<(), Error> {
-        let user = match self.actor {
-            Actor::User { id, .. } => id.0.to_string(),
-            Actor::ApiKey(_) => String::new(),
+        let row = crate::answered(transaction.query_one_raw(entering(&self.credential))).await?;
+        let present: Option<Role> = match row {
+            Some(row) => row.try_get("", "role")?,
+            None => None,
         };
-        crate::answered(transaction.execute_raw(Statement::from_sql_and_values(
-            DbBackend::Postgres,
-            "SELECT set_config('platform.organization', $1, true), set_config('platform.user', $2, true), \
-                    set_config('platform.scope', $3, true)",
-            [
-                self.organization.0.to_string().into(),
-                user.into(),
-                if self.root { "root" } else { "entered" }.into(),
-            ],
-        )))
-        .await?;
-        Ok(())
+        let (permission, least) = self.demanded;
+        if self.credential.effective(present.ok_or(Error::Unauthenticated)?) < least {
+            return Err(Error::Forbidden { permission });
+        }
+        Ok(transaction)
     }
 
     /// Lets a transaction see everything for as long as `work` takes: for what the platform must know, and its caller
@@ -226,7 +229,12 @@ impl Identity {
     ) -> Result<T, Error> {
         crate::answered(transaction.execute_unprepared("SET LOCAL platform.scope = 'system'")).await?;
         let outcome = work(transaction).await?;
-        self.enter(transaction).await?;
+        let own = if self.root {
+            "SET LOCAL platform.scope = 'root'"
+        } else {
+            "SET LOCAL platform.scope = 'entered'"
+        };
+        crate::answered(transaction.execute_unprepared(own)).await?;
         Ok(outcome)
     }
 

@@ -193,7 +193,9 @@ fn database_is_away(error: &DbErr) -> bool {
         sea_orm::SqlxError::Database(error) => error.code().is_some_and(|code| {
             // https://www.postgresql.org/docs/current/errcodes-appendix.html: connection exceptions, insufficient
             // resources, operator intervention, read-only transactions.
-            ["08", "53", "57"].iter().any(|class| code.starts_with(class)) || code == "25006"
+            // And what comes of waiting for others: a lock that is not given, a deadlock, a conflict.
+            ["08", "53", "57"].iter().any(|class| code.starts_with(class))
+                || ["25006", "55P03", "40P01", "40001"].contains(&&*code)
         }),
         _ => false,
     }

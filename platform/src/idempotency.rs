@@ -2,11 +2,13 @@
 //! was answered, in the transaction of the effect. A failed request stores nothing and may be sent again.
 
 use entity::idempotency_record;
+use hmac::{Hmac, KeyInit as _, Mac as _};
 use sea_orm::{
     ActiveValue::Set, ColumnTrait as _, ConnectionTrait as _, DatabaseTransaction, EntityTrait as _,
     QueryFilter as _, Statement, TransactionTrait as _,
 };
 use serde_json::Value;
+use sha2::Sha256;
 use uuid::Uuid;
 
 use crate::{Platform, error::Error};
@@ -33,6 +35,14 @@ pub enum Effect<T> {
 }
 
 impl Platform {
+    /// What is kept of a request with a key.
+    fn request_mac(&self, request_hash: &[u8]) -> Vec<u8> {
+        let mut mac =
+            Hmac::<Sha256>::new_from_slice(&self.idempotency_key).expect("HMAC takes keys of every length");
+        mac.update(request_hash);
+        mac.finalize().into_bytes().to_vec()
+    }
+
     /// Forgets answers that are too old to be replayed.
     ///
     /// # Errors
@@ -51,12 +61,15 @@ impl Platform {
 
 /// Claims the key, looks for its answer, and carries out the work where there is none.
 async fn attempt<T>(
+    platform: &Platform,
     transaction: &DatabaseTransaction,
     credential: Uuid,
     once: Option<&Once>,
     work: impl AsyncFnOnce(&DatabaseTransaction) -> Result<T, Error>,
     record: impl FnOnce(&T) -> Value,
 ) -> Result<Effect<T>, Error> {
+    // Under a key that is not in the database: a request may hold a password, which could be guessed by its hash.
+    let hash = once.map(|once| platform.request_mac(&once.request_hash));
     if let Some(once) = once {
         let claimed = transaction
             .query_one_raw(Statement::from_sql_and_values(
@@ -75,7 +88,7 @@ async fn attempt<T>(
             .await?;
         if let Some(known) = known {
             if known.created_at > chrono::Utc::now() - chrono::Duration::hours(KEPT_HOURS) {
-                return if known.request_hash == once.request_hash {
+                return if Some(known.request_hash) == hash {
                     Ok(Effect::Replayed(known.answer))
                 } else {
                     Err(Error::IdempotencyKeyReused)
@@ -87,11 +100,11 @@ async fn attempt<T>(
         }
     }
     let done = work(transaction).await?;
-    if let Some(once) = once {
+    if let Some((once, hash)) = once.zip(hash) {
         idempotency_record::Entity::insert(idempotency_record::ActiveModel {
             credential_id: Set(credential),
             key: Set(once.key.clone()),
-            request_hash: Set(once.request_hash.clone()),
+            request_hash: Set(hash),
             answer: Set(record(&done)),
             created_at: Set(chrono::Utc::now()),
         })
@@ -130,7 +143,7 @@ impl Platform {
         record: impl FnOnce(&T) -> Value,
     ) -> Result<Effect<T>, Error> {
         let transaction = crate::answered(self.database().begin()).await?;
-        let effect = attempt(&transaction, credential, once, work, record).await;
+        let effect = attempt(self, &transaction, credential, once, work, record).await;
         ended(transaction, effect).await
     }
 }
@@ -150,7 +163,7 @@ impl<P: crate::permissions::Permission> crate::caller::Caller<P> {
     ) -> Result<Effect<T>, Error> {
         let transaction = self.identity().begin(self.platform()).await?;
         let credential = self.identity().idempotent_as();
-        let effect = attempt(&transaction, credential, once, work, record).await;
+        let effect = attempt(self.platform(), &transaction, credential, once, work, record).await;
         ended(transaction, effect).await
     }
 }

@@ -63,6 +63,8 @@ pub struct Platform {
     mailer: Option<mail::Mailer>,
     /// Proves that this platform sealed an event of the audit log.
     audit_key: [u8; 32],
+    /// By which a request that is sent again is known.
+    idempotency_key: [u8; 32],
 }
 
 /// API keys that are remembered.
@@ -99,6 +101,7 @@ impl Platform {
         Ok(Arc::new(Self {
             databases,
             audit_key: secrets.derive("audit-seal").await?,
+            idempotency_key: secrets.derive("idempotency").await?,
             secrets,
             domains,
             root,

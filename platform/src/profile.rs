@@ -49,14 +49,17 @@ pub enum Who {
 
 impl Versioned for Profile {
     fn version(&self) -> String {
-        let of = match &self.who {
-            Who::User(user) => user.revision,
-            Who::ApiKey(key) => key.revision,
+        let (who, revision) = match &self.who {
+            Who::User(user) => (user.id.0, user.revision),
+            Who::ApiKey(key) => (key.id.0, key.revision),
         };
+        // One address shows each caller another thing.
         format!(
-            "v{of}.{}.{}",
+            "v{revision}.{}.{}.{}.{}",
             self.organization.revision,
-            self.identity.permissions().len()
+            self.identity.permissions().len(),
+            who.simple(),
+            self.organization.id.0.simple()
         )
     }
 }
@@ -295,7 +298,7 @@ impl<'c> Myself<'c> {
         let ended = end_sessions(&transaction, which, chrono::Utc::now()).await?;
         let ended = ended.first().ok_or(Error::NotFound)?;
         let entry = Entry {
-            organization: self.identity.organization,
+            organization: before.organization_id,
             subject: Some(Subject::Session(ended.id)),
             before: None,
             after: None,

@@ -592,6 +592,30 @@ async fn a_read_does_not_notice_that_the_connections_were_ended() -> Result<()> 
             answer?.expect(200)?;
         }
     }
+    // In the middle of their work, all there are at once: each is given up before another is asked for.
+    let mut holding = sql::control().await?;
+    let mut transaction = holding.begin().await?;
+    sqlx::query("LOCK TABLE users").execute(&mut *transaction).await?;
+    let waiting: Vec<_> = (0..20)
+        .map(|_| {
+            let request = api.request(Method::GET, "/v1/me");
+            tokio::spawn(async move { Answer::of(request).await })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    sqlx::query(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+          WHERE application_name = 'odoo-saas-api' AND datname = 'platform' AND backend_start > $1::timestamptz \
+            AND wait_event_type = 'Lock'",
+    )
+    .bind(&since)
+    .execute(&mut control)
+    .await?;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    transaction.rollback().await?;
+    for answer in waiting {
+        answer.await??.expect(200)?;
+    }
     Ok(())
 }
 

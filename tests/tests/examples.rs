@@ -391,7 +391,7 @@ async fn record_identity(recorder: &mut Recorder) -> Result<()> {
             M::POST,
             "/v1/invitations/accept",
             Some(body),
-            200,
+            201,
         )
         .await?;
     recorder

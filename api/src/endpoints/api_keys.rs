@@ -125,7 +125,7 @@ struct RevealedApiKey {
     /// Send it as `Authorization: Bearer …`. Answered only here, and left out where the request is sent again.
     #[schema(
         required = false,
-        example = "osk_3dUq1ZJ6mYw0T8bKcR5xVhN2sLfPqAeG7iXo4DtEyWgM0aB9zQ1"
+        example = "osk_3dUq1ZJ6mYw0T8bKcR5xVhN2sLfPqAeG7iXo4DtEyWgM0aB9z"
     )]
     secret: String,
 }

@@ -1,7 +1,7 @@
 //! The audit log.
 
 use actix_web::{http::Method, web};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, Datelike as _, Utc};
 use futures::stream;
 use platform::{
     audit::{AuditFilter, SealedEvent, actor_text, target_text},
@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::operations::checked_limit;
 use crate::{
-    problem::ApiError,
+    problem::{ApiError, ErrorCode},
     route::{Endpoint, Lines, Query, Reads, Reply, endpoint},
 };
 
@@ -44,6 +44,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
                 "Checks the hash chain of one organization, or of the caller's and all below it: every event, in its \
                  place, as it was sealed. Stops at the first that was changed, removed, moved or put in.",
             )
+            .errors(&[ErrorCode::NotFound])
             .to(verify),
     ]
 }
@@ -282,6 +283,9 @@ impl ExportAuditEvents {
             since,
             until,
         } = self;
+        for (parameter, moment) in [("since", since), ("until", until)] {
+            check_moment(parameter, moment)?;
+        }
         Ok(AuditFilter {
             organization: organization_id,
             actor: id_of("actor_id", actor_id)?,
@@ -295,6 +299,18 @@ impl ExportAuditEvents {
             until,
         })
     }
+}
+
+/// RFC 3339 has years of four digits, and the database knows no others.
+fn check_moment(parameter: &'static str, moment: Option<DateTime<Utc>>) -> Result<(), ApiError> {
+    if moment.is_none_or(|moment| (0..=9999).contains(&moment.year())) {
+        return Ok(());
+    }
+    Err(ApiError::invalid(vec![Violation::of_parameter(
+        parameter,
+        "invalid_value",
+        "must be a moment in the years 0000 to 9999",
+    )]))
 }
 
 /// Reads an id of whatever kind the log knows.

@@ -314,7 +314,7 @@ async fn accept(
     public: Public,
     key: IdempotencyKey,
     body: Body<AcceptInvitation>,
-) -> Result<Once<Reply<Member>>, ApiError> {
+) -> Result<Once<Created<Member>>, ApiError> {
     let once = key.with(&body);
     let AcceptInvitation {
         token,
@@ -337,9 +337,9 @@ async fn accept(
                 let member = platform
                     .accept_invitation(transaction, &acceptance, public.origin())
                     .await?;
-                Ok(Reply(member.into()))
+                Ok(Created(member.into()))
             },
-            Reply::record,
+            Created::record,
         )
         .await?;
     Ok(effect.into())

@@ -132,12 +132,18 @@ impl Replayable for AddedMember {
     const SECRETS: &'static [&'static str] = &["password"];
 }
 
-impl HasLocation for AddedMember {
+impl HasLocation for Member {
     fn location(&self) -> String {
         format!(
             "/v1/members/{}?organization_id={}",
-            self.member.user_id, self.member.organization_id
+            self.user_id, self.organization_id
         )
+    }
+}
+
+impl HasLocation for AddedMember {
+    fn location(&self) -> String {
+        self.member.location()
     }
 }
 

@@ -45,7 +45,9 @@ impl<T: Serialize> Responder for Reply<T> {
     type Body = BoxBody;
 
     fn respond_to(self, _: &HttpRequest) -> HttpResponse {
-        HttpResponse::Ok().json(self.0)
+        HttpResponse::Ok()
+            .insert_header((header::CACHE_CONTROL, "no-store"))
+            .json(self.0)
     }
 }
 
@@ -58,6 +60,9 @@ fn entity_tag(version: &str) -> String {
 pub(super) fn version_of(tag: &str) -> Option<String> {
     tag.strip_prefix('"')?.strip_suffix('"').map(str::to_owned)
 }
+
+/// Whoever shows another credential may get another answer.
+const BY_CREDENTIAL: (header::HeaderName, &str) = (header::VARY, "Authorization");
 
 /// 200 with one thing and its `ETag`, or 304 for who has this version already.
 #[derive(Debug)]
@@ -95,12 +100,14 @@ impl<T: Serialize + Versioned> Responder for Resource<T> {
         if known {
             return HttpResponse::NotModified()
                 .insert_header((header::ETAG, tag))
+                .insert_header(BY_CREDENTIAL)
                 .finish();
         }
         HttpResponse::Ok()
             .insert_header((header::ETAG, tag))
             // Kept by whoever likes, asked about each time.
             .insert_header((header::CACHE_CONTROL, "private, no-cache"))
+            .insert_header(BY_CREDENTIAL)
             .json(self.0)
     }
 }
@@ -264,7 +271,9 @@ impl<T: Replayable> Recorded for Reply<T> {
     }
 
     fn replay(record: &Value) -> HttpResponse {
-        HttpResponse::Ok().json(&record["body"])
+        HttpResponse::Ok()
+            .insert_header((header::CACHE_CONTROL, "no-store"))
+            .json(&record["body"])
     }
 }
 
@@ -285,6 +294,17 @@ impl<A> From<Effect<A>> for Once<A> {
 impl<A: Describe> Describe for Once<A> {
     fn describe(sketch: &mut Sketch) {
         A::describe(sketch);
+        let replayed = HeaderBuilder::new()
+            .description(Some(
+                "`true` where the request was carried out before and this is its answer once more, without secrets.",
+            ))
+            .schema(Some(ObjectBuilder::new().schema_type(Type::String)))
+            .build();
+        for answer in sketch.answers.values_mut() {
+            answer
+                .headers
+                .insert("Idempotency-Replayed".to_owned(), replayed.clone().into());
+        }
     }
 }
 

@@ -134,6 +134,18 @@ impl<T: DeserializeOwned> FromRequest for Query<T> {
     }
 }
 
+/// Refuses a query where an endpoint knows no parameter.
+pub(super) fn check_no_query(request: &HttpRequest) -> Result<(), ApiError> {
+    #[derive(serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Nothing {}
+
+    match request.query_string() {
+        "" => Ok(()),
+        text => parse_query::<Nothing>(text).map(|Nothing {}| ()),
+    }
+}
+
 fn parse_query<T: DeserializeOwned>(text: &str) -> Result<T, ApiError> {
     let pairs: Vec<(String, String)> = serde_urlencoded::from_str(text).map_err(|error| {
         ApiError::invalid(vec![Violation::of_parameter(

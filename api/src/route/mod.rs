@@ -28,8 +28,12 @@ pub use platform::precondition::Versioned;
 pub use sketch::{Describe, Sketch};
 
 use futures::FutureExt as _;
+use utoipa::openapi::path::ParameterIn;
 
 use crate::problem::{ApiError, ErrorCode};
+
+/// Where the API is; what is beside it is for browsers and probes, which may add what they like.
+const API: &str = "/v1/";
 
 /// One row of the route table.
 pub struct Endpoint {
@@ -118,6 +122,13 @@ impl EndpointBuilder {
         } = self;
         let mut sketch = Sketch::default();
         H::describe(&mut sketch);
+        let takes_query = sketch
+            .parameters
+            .iter()
+            .any(|parameter| parameter.parameter_in == ParameterIn::Query);
+        if !takes_query && path.starts_with(API) {
+            sketch.errors(&[ErrorCode::Invalid]);
+        }
         sketch.errors(errors);
         let media_types: Arc<[String]> = sketch
             .answers
@@ -128,7 +139,11 @@ impl EndpointBuilder {
             sketch.errors(&[ErrorCode::NotAcceptable]);
         }
         let of_route = method.clone();
-        let action = Action { operation_id, path };
+        let action = Action {
+            operation_id,
+            path,
+            takes_query,
+        };
         let route = Box::new(move || {
             handler
                 .clone()
@@ -195,6 +210,9 @@ macro_rules! guarded {
                             let mut payload = payload.into_inner();
                             let guard = extract::<G>(&request, &mut payload).await?;
                             accept::check(&request, &media_types)?;
+                            if !action.takes_query && action.path.starts_with(API) {
+                                extract::check_no_query(&request)?;
+                            }
                             $(let $argument = extract::<$argument>(&request, &mut payload).await?;)*
                             let answer = AssertUnwindSafe(handler(guard, $($argument),*)).catch_unwind();
                             answer.await.unwrap_or_else(|_| {
@@ -260,8 +278,8 @@ impl RouteTable {
 
 /// Where the collection's name in a path ends: `/v1/tenants` of `/v1/tenants/{id}`.
 fn collection_end(path: &str) -> usize {
-    let name = if path.starts_with("/v1/") {
-        "/v1/".len()
+    let name = if path.starts_with(API) {
+        API.len()
     } else {
         "/".len()
     };

@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use sea_orm::{ConnectionTrait as _, DbBackend, Statement, TransactionTrait as _};
+use sea_orm::{ConnectionTrait as _, DatabaseTransaction, DbBackend, Statement, TransactionTrait as _};
 use serde_json::json;
 
 use super::{Doer, Entry, Event, write};
@@ -11,14 +11,17 @@ use crate::{Platform, caller::Origin, error::Error};
 
 impl Platform {
     /// Counts one.
-    pub(crate) async fn count_unknown_sign_in(&self, address: IpAddr) -> Result<(), Error> {
+    pub(crate) async fn count_unknown_sign_in(
+        transaction: &DatabaseTransaction,
+        address: IpAddr,
+    ) -> Result<(), Error> {
         let statement = Statement::from_sql_and_values(
             DbBackend::Postgres,
             "INSERT INTO unknown_sign_ins (address, minute, attempts) VALUES ($1, date_trunc('minute', now()), 1)
              ON CONFLICT (address, minute) DO UPDATE SET attempts = unknown_sign_ins.attempts + 1",
             [address.to_string().into()],
         );
-        crate::answered(self.database().execute_raw(statement)).await?;
+        crate::answered(transaction.execute_raw(statement)).await?;
         Ok(())
     }
 

@@ -79,6 +79,9 @@ impl<P: Permission> AuditReader<'_, P> {
     /// # Errors
     /// [`Error::NotFound`]: the caller sees no such organization.
     pub async fn verify(&self, organization: Option<OrganizationId>) -> Result<Verdict, Error> {
+        if let Some(organization) = organization {
+            self.see(organization).await?;
+        }
         let about = organization.unwrap_or_else(|| self.reader.organization());
         let mut verdict = Verdict {
             unsealed: self.unsealed(organization).await?,
@@ -212,6 +215,20 @@ impl<P: Permission> AuditReader<'_, P> {
         let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, values);
         let (_, rows) = self.reader.rows_of(statement, Some(BATCH)).await?;
         Ok(rows)
+    }
+
+    /// The caller sees this organization, or saw it before it was deleted.
+    async fn see(&self, organization: OrganizationId) -> Result<(), Error> {
+        let sql = "SELECT count(*) AS count FROM organization_ancestors up \
+                    WHERE up.ancestor_id = $1 AND up.organization_id = $2";
+        let statement =
+            Statement::from_sql_and_values(DbBackend::Postgres, sql, self.whose(Some(organization)));
+        let (_, rows) = self.reader.rows_of::<Count>(statement, None).await?;
+        if rows.first().is_some_and(|row| row.count > 0) {
+            Ok(())
+        } else {
+            Err(Error::NotFound)
+        }
     }
 
     /// Events that wait for their seal.

@@ -136,6 +136,13 @@ impl Platform {
         })
     }
 
+    /// Forgets an API key whose secret is worth nothing any more: whoever shows it again counts as anybody.
+    pub(crate) fn forget_key(&self, credential: &Credential) {
+        if let Credential::Key(key) = credential {
+            self.known_keys.remove(&key.hash);
+        }
+    }
+
     /// Looks for the API key of a secret that this process has not seen before. To be asked only by whom may ask often:
     /// anybody can make up a secret of the right form.
     ///

@@ -12,7 +12,7 @@ use entity::{
 use sea_orm::{
     ActiveValue::Set,
     ColumnTrait as _, ConnectionTrait, DatabaseTransaction, EntityTrait as _, QueryFilter as _,
-    QueryOrder as _, Select, TransactionTrait as _,
+    QueryOrder as _, QuerySelect as _, Select, TransactionTrait as _,
     sea_query::{Expr, SimpleExpr},
 };
 use secrecy::SecretString;
@@ -91,16 +91,19 @@ impl Platform {
             self.throttle().release(attempt).await;
         }
         // Asked of nobody's account too, so that either takes as long.
-        let user = account.map_or(UserId(uuid::Uuid::nil()), |account| account.id);
+        let (user, hash) = account.map_or((UserId(uuid::Uuid::nil()), String::new()), |account| {
+            (account.id, account.password_hash)
+        });
         let memberships = self.memberships(user).await?;
-        match choose(right, organization, &memberships) {
-            Ok(chosen) => self.open_session(user, chosen, &origin, user_agent).await,
-            Err(error) => {
-                self.record_refused_sign_in(user, &memberships, &origin, &error)
-                    .await?;
-                Err(error)
-            }
+        let outcome = match choose(right, organization, &memberships) {
+            Ok(chosen) => self.open_session(user, &hash, chosen, &origin, user_agent).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error @ (Error::WrongPassword | Error::OrganizationRequired(_))) = &outcome {
+            self.record_refused_sign_in(user, &memberships, &origin, error)
+                .await?;
         }
+        outcome
     }
 
     /// The memberships of an account with the organizations' names, oldest first.
@@ -125,10 +128,11 @@ impl Platform {
             .collect())
     }
 
-    /// Opens a session of somebody who has proved to be who they are, and writes it down.
+    /// Opens a session of somebody who has proved to know the password of this hash, and writes it down.
     async fn open_session(
         &self,
         user: UserId,
+        proved: &str,
         membership: &membership::Model,
         origin: &Origin,
         user_agent: Option<String>,
@@ -137,6 +141,17 @@ impl Platform {
         let session = SessionId::new();
         let refresh_token = opaque::token(REFRESH_TOKEN);
         let transaction = crate::answered(self.database().begin()).await?;
+        // Both stay as they are until the session is there to be ended with them: the password may have been changed, and
+        // the member removed, since they were looked at.
+        let account = user::Entity::find_by_id(user)
+            .filter(user::Column::PasswordHash.eq(proved))
+            .lock_shared();
+        let stays = membership::Entity::find_by_id((user, membership.organization_id)).lock_shared();
+        if crate::answered(account.one(&transaction)).await?.is_none()
+            || crate::answered(stays.one(&transaction)).await?.is_none()
+        {
+            return Err(Error::WrongPassword);
+        }
         session::Entity::insert(session::ActiveModel {
             id: Set(session),
             user_id: Set(user),
@@ -175,7 +190,7 @@ impl Platform {
     }
 
     /// Writes a refused sign-in into the logs of the account's organizations. One to an account that does not exist is
-    /// counted: it takes as many statements.
+    /// counted: all in one transaction, so that either takes as long.
     async fn record_refused_sign_in(
         &self,
         user: UserId,
@@ -183,8 +198,9 @@ impl Platform {
         origin: &Origin,
         error: &Error,
     ) -> Result<(), Error> {
+        let transaction = crate::answered(self.database().begin()).await?;
         if memberships.is_empty() {
-            return self.count_unknown_sign_in(origin.address).await;
+            Self::count_unknown_sign_in(&transaction, origin.address).await?;
         }
         let reason = match error {
             Error::OrganizationRequired(_) => "organization_required",
@@ -203,9 +219,9 @@ impl Platform {
                     after: None,
                 },
             };
-            audit::write(self.database(), event).await?;
+            audit::write(&transaction, event).await?;
         }
-        Ok(())
+        crate::answered(transaction.commit()).await
     }
 
     /// The account of an e-mail address.

@@ -112,7 +112,9 @@ impl Reads {
             let mut loan = self.lend().await?;
             match loan.rows(&sql, values.clone()).await {
                 Err(error) if loan.is_used() && is_lost(&error) => {
-                    // Whatever it was that ended this one, the others have hardly survived it.
+                    // Whatever it was that ended this one, the others have hardly survived it. Its place is given up first,
+                    // as all places may be taken by such that wait for another.
+                    loan.discard();
                     self.pool.retain(|_, _| false);
                     Box::pin(async { self.lend().await?.rows(&sql, values).await.map_err(of_reading) }).await
                 }
@@ -141,6 +143,11 @@ impl Loan {
         self.0
             .as_ref()
             .is_some_and(|connection| managed::Object::metrics(connection).recycle_count > 0)
+    }
+
+    /// Gives the connection up, and its place in the pool.
+    fn discard(&mut self) {
+        self.0.take().map(managed::Object::take);
     }
 
     async fn rows(&mut self, sql: &str, values: SqlxValues) -> Result<Vec<QueryResult>, SqlxError> {

@@ -117,7 +117,7 @@ impl Members<'_> {
     ) -> Result<MemberRow, Error> {
         let found = super::read::find(self.identity.sees(ORGANIZATION), organization, user);
         let found = crate::answered(found.into_model::<MemberRow>().all(transaction)).await?;
-        let organization = super::read::the_one(found, self.identity.organization)?.organization_id;
+        let organization = super::read::the_only(found)?.organization_id;
         organizations::lock(transaction, self.identity, organization, LockType::Update)
             .await?
             .ok_or(Error::NotFound)?;

@@ -64,17 +64,27 @@ pub(super) fn find(
     }
 }
 
-/// The membership that is meant where no organization was named: the caller's own organization's, or the only one.
+/// The only membership. A change names the organization where there are several, even if one is the caller's own: sent
+/// again after its answer was lost, it must not reach the next one.
 ///
 /// # Errors
 /// [`Error::NotFound`]; [`Error::MemberOfSeveral`].
-pub(super) fn the_one(found: Vec<MemberRow>, own: OrganizationId) -> Result<MemberRow, Error> {
-    let several: Vec<OrganizationId> = found.iter().map(|member| member.organization_id).collect();
-    let mut found = found;
+pub(super) fn the_only(mut found: Vec<MemberRow>) -> Result<MemberRow, Error> {
+    if found.len() > 1 {
+        let several = found.iter().map(|member| member.organization_id).collect();
+        return Err(Error::MemberOfSeveral(several));
+    }
+    found.pop().ok_or(Error::NotFound)
+}
+
+/// The membership to be shown where no organization was named: the caller's own organization's, or the only one.
+///
+/// # Errors
+/// As [`the_only`].
+fn the_nearest(mut found: Vec<MemberRow>, own: OrganizationId) -> Result<MemberRow, Error> {
     match found.iter().position(|member| member.organization_id == own) {
         Some(at) => Ok(found.swap_remove(at)),
-        None if found.len() > 1 => Err(Error::MemberOfSeveral(several)),
-        None => found.pop().ok_or(Error::NotFound),
+        None => the_only(found),
     }
 }
 
@@ -91,7 +101,7 @@ impl<'r, P: Permission> MemberReader<'r, P> {
         let own = self.reader.organization();
         let query = find(self.reader.sees(Rows::ByKey, ORGANIZATION), organization, user);
         let (_, found) = self.reader.rows_as(&query, None).await?;
-        the_one(found, own)
+        the_nearest(found, own)
     }
 
     /// A page, who came last first.

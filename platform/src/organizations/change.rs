@@ -1,6 +1,6 @@
 //! Renaming an organization, and moving it to another place in the tree.
 
-use entity::{id::OrganizationId, organization};
+use entity::{id::OrganizationId, organization, values::Role};
 use sea_orm::{
     ColumnTrait as _, EntityTrait as _, QueryFilter as _,
     sea_query::{Expr, ExprTrait as _, LockType},
@@ -60,6 +60,14 @@ impl Organizations<'_> {
                     "/parent_id",
                     "own_organization",
                     "can't be changed for the organization that the credential acts for",
+                ));
+            }
+            // Who is an owner somewhere below would be one of whatever is moved there.
+            if self.identity.role < Role::Owner {
+                return Err(Error::invalid(
+                    "/parent_id",
+                    "owner_required",
+                    "can be changed by an owner only",
                 ));
             }
             let parent = named(&transaction, self.identity, "/parent_id", changes.parent).await?;

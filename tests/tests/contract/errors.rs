@@ -46,6 +46,45 @@ fn first(answer: &Answer) -> (String, String) {
 }
 
 #[tokio::test]
+async fn a_parameter_is_refused_where_none_is_known() -> Result<()> {
+    let owner = Api::owner().await?;
+    let path = "/v1/tenants/ten_01jdjyfyh1fe82gqsfsks1j4x4?final_backup=true";
+    for method in [Method::GET, Method::DELETE, Method::PATCH] {
+        let answer = Answer::of(owner.request(method.clone(), path)).await?;
+        ensure!(
+            answer.problem(422)? == "invalid_request",
+            "{method}: {}",
+            answer.text
+        );
+        assert_eq!(
+            first(&answer),
+            ("final_backup".to_owned(), "unknown_parameter".to_owned())
+        );
+    }
+    // What is not the API itself is for browsers and probes, which add what they like.
+    owner.get("/healthz?probe=1").await?.expect(200)?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_moment_is_one_that_the_database_knows() -> Result<()> {
+    let owner = Api::owner().await?;
+    for path in ["/v1/audit-events", "/v1/audit-events/export"] {
+        for parameter in ["since", "until"] {
+            let path = format!("{path}?{parameter}=-5000-01-01T00:00:00Z");
+            let answer = owner.get(&path).await?;
+            ensure!(
+                answer.problem(422)? == "invalid_request",
+                "{path}: {}",
+                answer.text
+            );
+            assert_eq!(first(&answer), (parameter.to_owned(), "invalid_value".to_owned()));
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn what_is_no_json_is_malformed() -> Result<()> {
     for api in owner_both_ways().await? {
         for body in [

@@ -42,7 +42,7 @@ async fn an_invitation_makes_a_member_once() -> Result<()> {
     read.expect(200)?;
 
     let body = json!({ "token": token, "password": "a password of one's own", "name": "Jo Doe" });
-    let member = accept(&body).await?.expect(200)?;
+    let member = accept(&body).await?.expect(201)?;
     assert_eq!(
         (&member["email"], &member["role"], &member["name"]),
         (&json!(email), &json!("admin"), &json!("Jo Doe"))
@@ -93,7 +93,7 @@ async fn somebody_with_an_account_proves_that_it_is_theirs() -> Result<()> {
     let right = &Place::get().access.owner_password;
     accept(&json!({ "token": token, "password": right }))
         .await?
-        .expect(200)?;
+        .expect(201)?;
     let signed_in = Api::anyone()?
         .post(
             "/v1/auth/token",
@@ -193,7 +193,7 @@ async fn accepted_twice_at_once_it_makes_one_member() -> Result<()> {
     let (first, second) = tokio::join!(accept(&body), accept(&body));
     let mut statuses = [first?.status, second?.status];
     statuses.sort_unstable();
-    assert_eq!(statuses, [200, 409]);
+    assert_eq!(statuses, [201, 409]);
     Ok(())
 }
 
@@ -234,7 +234,7 @@ async fn where_mail_can_be_sent_the_link_is_mailed_and_nobody_else_sees_it() -> 
     let token: String = token.chars().take_while(|c| !c.is_whitespace()).collect();
     accept(&json!({ "token": token, "password": "a password of one's own" }))
         .await?
-        .expect(200)?;
+        .expect(201)?;
 
     // A server that does not answer: nobody is invited, and the inviter is told so.
     drop(mailbox);

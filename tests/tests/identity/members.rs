@@ -7,8 +7,11 @@ use serde_json::json;
 use tests::api::Api;
 use tests::events::Events;
 use tests::people::{People, new_email};
+use tests::place::Place;
 use tests::rows::{OperationRow, TenantRow};
 use tests::second_api::SecondApi;
+use tests::wire::Wire;
+use uuid::Uuid;
 
 use crate::text;
 
@@ -173,6 +176,73 @@ async fn who_has_an_account_elsewhere_is_invited_and_not_added() -> Result<()> {
         .await?
         .expect(200)?;
     assert_eq!(named["role"], "owner");
+
+    // A change must name it even then: sent again, it would else reach the other one.
+    let path = format!("/v1/members/{id}");
+    for refused in [
+        api.delete(&path).await?,
+        api.patch(&path, &json!({ "role": "viewer" }), &[]).await?,
+    ] {
+        assert_eq!(refused.problem(422)?, "invalid_request");
+        assert_eq!(refused.json()["errors"][0]["parameter"], "organization_id");
+    }
+    let path = format!("{path}?organization_id={}", customer.id);
+    api.delete(&path).await?.expect(204)?;
+    assert_eq!(api.delete(&path).await?.problem(404)?, "not_found");
+    Ok(())
+}
+
+/// What was asked before the body came may not hold any more when it is there.
+#[tokio::test]
+async fn a_request_that_takes_its_time_is_refused_to_whoever_was_removed_meanwhile() -> Result<()> {
+    let mut people = People::new().await?;
+    let organization = people.organization().await?;
+    let leaving = people.member(&organization, "owner").await?;
+    let demoted = people.member(&organization, "owner").await?;
+    let (_, revoked) = people.api_key(&organization, "owner").await?;
+    let key: Uuid = sqlx::query_scalar("SELECT id FROM api_keys WHERE organization_id = $1")
+        .bind(organization.row)
+        .fetch_one(&mut people.control)
+        .await?;
+    let body = r#"{"name": "For later", "role": "owner"}"#;
+    let mut slow = Vec::new();
+    for token in [
+        leaving.tokens().await?.access,
+        demoted.tokens().await?.access,
+        revoked,
+    ] {
+        let mut wire = Wire::open(Place::get().api_listen()).await?;
+        let head = format!(
+            "POST /v1/api-keys HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        wire.send(head.as_bytes()).await?;
+        wire.send(&body.as_bytes()[..5]).await?;
+        slow.push(wire);
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    people.remove(&leaving).await?;
+    people.change_role(&demoted, "admin").await?;
+    sqlx::query("DELETE FROM api_keys WHERE id = $1")
+        .bind(key)
+        .execute(&mut people.control)
+        .await?;
+    let mut codes = Vec::new();
+    for wire in &mut slow {
+        wire.send(&body.as_bytes()[5..]).await?;
+        let answer = wire.answer(Duration::from_secs(20)).await?;
+        codes.push(answer.json()["code"].as_str().map(str::to_owned));
+    }
+    assert_eq!(
+        codes,
+        ["unauthenticated", "forbidden", "unauthenticated"].map(|code| Some(code.to_owned()))
+    );
+    let made: i64 = sqlx::query_scalar("SELECT count(*) FROM api_keys WHERE organization_id = $1")
+        .bind(organization.row)
+        .fetch_one(&mut people.control)
+        .await?;
+    assert_eq!(made, 0);
     Ok(())
 }
 

@@ -180,6 +180,17 @@ async fn a_moved_organization_takes_its_rights_along_and_the_tree_stays_one() ->
         assert_eq!(refused.problem(422)?, "invalid_request", "{moved} below {parent}");
         assert_eq!(refused.json()["errors"][0]["code"], code);
     }
+    // An admin could else move a customer below another one's owners, or below an organization that it owns itself.
+    let admin = people.member(&top, "admin").await?.api().await?;
+    let refused = admin
+        .patch(
+            &format!("/v1/organizations/{child}"),
+            &json!({ "parent_id": right }),
+            &[],
+        )
+        .await?;
+    assert_eq!(refused.problem(422)?, "invalid_request");
+    assert_eq!(refused.json()["errors"][0]["code"], "owner_required");
     let after = api.get(&format!("/v1/organizations/{child}")).await?;
     assert_eq!(
         (&before.text, before.header("etag")),
