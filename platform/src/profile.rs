@@ -303,7 +303,12 @@ impl<'c> Myself<'c> {
             before: None,
             after: None,
         };
-        audit::record(&transaction, self.identity, entry).await?;
+        // In the log of the session's organization, which may be another than the one that was entered.
+        self.identity
+            .as_the_platform(&transaction, async |transaction| {
+                audit::record(transaction, self.identity, entry).await
+            })
+            .await?;
         crate::answered(transaction.commit()).await
     }
 

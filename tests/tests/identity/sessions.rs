@@ -1,6 +1,6 @@
 //! One's own account: sessions and the password.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use serde_json::json;
 use tests::api::Api;
 use tests::people::People;
@@ -31,6 +31,33 @@ async fn a_session_can_be_seen_and_ended_by_its_owner_alone() -> Result<()> {
     assert_eq!(here.delete(&path).await?.problem(404)?, "not_found");
     let listed = here.get("/v1/me/sessions").await?.expect(200)?;
     assert_eq!(listed["items"].as_array().map(Vec::len), Some(1));
+
+    // One in another organization stands in that one's log.
+    let elsewhere = people.organization().await?;
+    people.join(&member, &elsewhere, "viewer").await?;
+    let body = json!({
+        "email": member.email,
+        "password": Place::get().access.owner_password,
+        "organization_id": elsewhere.id,
+    });
+    let there = Api::anyone()?
+        .post("/v1/auth/token", &body, &[])
+        .await?
+        .expect(200)?;
+    let there = Api::anyone()?.with(&text(&there, "access_token")?);
+    let listed = there.get("/v1/me/sessions").await?.expect(200)?;
+    let sessions = listed["items"].as_array().cloned().unwrap_or_default();
+    let own = sessions.iter().find(|session| session["current"] == true);
+    let id = text(own.context("the session that asks")?, "id")?;
+    here.delete(&format!("/v1/me/sessions/{id}")).await?.expect(204)?;
+    there.get("/v1/me").await?.expect(401)?;
+    let logged: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM audit_events WHERE organization_id = $1 AND action = 'end_my_session'",
+    )
+    .bind(elsewhere.row)
+    .fetch_one(&mut people.control)
+    .await?;
+    assert_eq!(logged, 1);
     Ok(())
 }
 
