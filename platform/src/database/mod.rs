@@ -74,7 +74,8 @@ pub async fn connect(
         .connect_timeout(CONNECT)
         .idle_timeout(Duration::from_secs(300))
         .sqlx_logging(false)
-        .test_before_acquire(false)
+        // A change costs more than the question whether the connection survived the server's last restart.
+        .test_before_acquire(sight == Sight::Entered)
         .map_sqlx_postgres_opts(move |postgres| bounded(postgres, &name, sight));
     Ok(Database::connect(options).await?)
 }

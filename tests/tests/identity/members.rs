@@ -186,6 +186,7 @@ async fn who_has_an_account_elsewhere_is_invited_and_not_added() -> Result<()> {
         assert_eq!(refused.problem(422)?, "invalid_request");
         assert_eq!(refused.json()["errors"][0]["parameter"], "organization_id");
     }
+    people.member(&customer, "owner").await?;
     let path = format!("{path}?organization_id={}", customer.id);
     api.delete(&path).await?.expect(204)?;
     assert_eq!(api.delete(&path).await?.problem(404)?, "not_found");
