@@ -290,6 +290,7 @@ async fn create(
         organization: organization_id,
         expires_at,
     };
+    let _turn = caller.platform().slow_change().await?;
     let effect = caller
         .once(
             once.as_ref(),
@@ -329,6 +330,7 @@ async fn accept(
         name,
     };
     let platform = public.platform();
+    let _turn = platform.slow_change().await?;
     let effect = platform
         .once(
             acceptance.idempotent_as(),

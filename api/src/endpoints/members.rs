@@ -266,6 +266,7 @@ async fn add(
         password,
         organization: organization_id,
     };
+    let _turn = caller.platform().slow_change().await?;
     let effect = caller
         .once(
             once.as_ref(),

@@ -7,8 +7,9 @@ use std::time::Duration;
 pub(crate) use reads::Reads;
 use sea_orm::{ConnectOptions, Database, DatabaseConnection, sqlx::postgres::PgConnectOptions};
 use secrecy::{ExposeSecret as _, SecretString};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::error::Error;
+use crate::{Platform, error::Error};
 
 /// Longest wait for a connection.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -21,6 +22,9 @@ const OWN_CONNECTIONS: u32 = 5;
 const CHANGING_CONNECTIONS: u32 = 4;
 const READING_CONNECTIONS: usize = 7;
 
+/// Changes that hold a connection while something slow is waited for: so few at a time that the others have connections.
+const SLOW_CHANGES: usize = 2;
+
 /// The database as a process that serves requests uses it.
 #[derive(Debug)]
 pub struct Databases {
@@ -30,6 +34,7 @@ pub struct Databases {
     pub(crate) changes: DatabaseConnection,
     /// For requests that read: sees what a statement has entered.
     pub(crate) reads: Reads,
+    slow_changes: Semaphore,
 }
 
 impl Databases {
@@ -42,7 +47,26 @@ impl Databases {
             own: connect(url, name, OWN_CONNECTIONS, Sight::All).await?,
             changes: connect(url, name, CHANGING_CONNECTIONS, Sight::Entered).await?,
             reads: Reads::connect(url, name, READING_CONNECTIONS)?,
+            slow_changes: Semaphore::new(SLOW_CHANGES),
         })
+    }
+}
+
+impl Platform {
+    /// The turn of a change that waits in its transaction for a mail server, or for the hash of a password. To be taken
+    /// before, and kept until it has ended.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`]: those before it take too long.
+    pub async fn slow_change(&self) -> Result<SemaphorePermit<'_>, Error> {
+        match tokio::time::timeout(CONNECT, self.databases.slow_changes.acquire()).await {
+            Ok(turn) => turn.map_err(Error::internal),
+            Err(late) => Err(Error::Unavailable {
+                part: "what sends mail and hashes passwords",
+                retry_after: CONNECT,
+                source: late.into(),
+            }),
+        }
     }
 }
 
