@@ -1,6 +1,6 @@
 //! Invitations to organizations.
 
-use actix_web::http::Method;
+use actix_web::{ResponseError as _, http::Method};
 use chrono::{DateTime, Utc};
 use platform::{
     id::{InvitationId, OrganizationId},
@@ -331,7 +331,7 @@ async fn accept(
     };
     let platform = public.platform();
     let _turn = platform.slow_change().await?;
-    let effect = platform
+    let outcome = platform
         .once(
             acceptance.idempotent_as(),
             once.as_ref(),
@@ -343,8 +343,19 @@ async fn accept(
             },
             Created::record,
         )
-        .await?;
-    Ok(effect.into())
+        .await;
+    match outcome {
+        Ok(effect) => Ok(effect.into()),
+        Err(error) => {
+            let refusal = ApiError::from(error);
+            if refusal.status_code().is_client_error() {
+                platform
+                    .record_refused_acceptance(&acceptance, public.origin(), refusal.code().code())
+                    .await?;
+            }
+            Err(refusal)
+        }
+    }
 }
 
 async fn get(caller: Reads<ReadMembers>, id: Id<InvitationId>) -> Result<Resource<Invitation>, ApiError> {

@@ -112,6 +112,36 @@ impl Platform {
         Ok(member)
     }
 
+    /// Writes down that an invitation was not accepted, as a sign-in that is refused is. A token that stands for none is
+    /// nobody's business.
+    ///
+    /// # Errors
+    /// The database doesn't answer.
+    pub async fn record_refused_acceptance(
+        &self,
+        acceptance: &Acceptance,
+        origin: &Origin,
+        reason: &'static str,
+    ) -> Result<(), Error> {
+        let invited = invitation::Entity::find()
+            .filter(invitation::Column::TokenHash.eq(opaque::hash(&acceptance.token)));
+        let Some(invited) = crate::answered(invited.one(self.database())).await? else {
+            return Ok(());
+        };
+        let event = Event {
+            doer: Doer::NOBODY,
+            origin,
+            refused: Some(reason),
+            entry: Entry {
+                organization: invited.organization_id,
+                subject: Some(Subject::Invitation(invited.id)),
+                before: None,
+                after: None,
+            },
+        };
+        audit::write(self.database(), event).await
+    }
+
     /// Checks the password of an account, as often as a sign-in may.
     pub(crate) async fn prove(
         &self,

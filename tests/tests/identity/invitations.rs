@@ -90,6 +90,14 @@ async fn somebody_with_an_account_proves_that_it_is_theirs() -> Result<()> {
     let token = text(&invitation, "token")?;
     let wrong = accept(&json!({ "token": token, "password": "somebody else's" })).await?;
     assert_eq!(wrong.problem(401)?, "wrong_password");
+    let reasons: Vec<String> = sqlx::query_scalar(
+        "SELECT reason FROM audit_events \
+          WHERE organization_id = $1 AND action = 'accept_invitation' AND outcome = 'refused'",
+    )
+    .bind(here.row)
+    .fetch_all(&mut people.control)
+    .await?;
+    assert_eq!(reasons, ["wrong_password"]);
     let right = &Place::get().access.owner_password;
     accept(&json!({ "token": token, "password": right }))
         .await?
