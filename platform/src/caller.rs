@@ -7,7 +7,7 @@ use std::{marker::PhantomData, net::IpAddr, sync::Arc};
 
 use entity::{id::OrganizationId, values::Role};
 use sea_orm::{
-    ConnectionTrait as _, DatabaseTransaction, DbBackend, Statement, TransactionTrait as _,
+    ConnectionTrait as _, DatabaseTransaction, DbBackend, QueryResult, Statement, TransactionTrait as _,
     sea_query::{Expr, SimpleExpr},
 };
 use uuid::Uuid;
@@ -74,21 +74,13 @@ impl Platform {
         credential: &Credential,
         origin: Origin,
     ) -> Result<Caller<P>, Error> {
-        let role = self.standing(credential).await?;
+        let rows = self.reads().rows(entering(credential)).await?;
+        let role = standing(rows.first())?;
         Ok(Caller {
             platform: self.clone(),
             identity: self.identify::<P>(credential, role, origin)?,
             permission: PhantomData,
         })
-    }
-
-    /// The present role behind a credential; `None` once it is worth nothing.
-    async fn standing(&self, credential: &Credential) -> Result<Option<Role>, Error> {
-        let rows = self.reads().rows(entering(credential)).await?;
-        match rows.first() {
-            Some(row) => Ok(row.try_get("", "role")?),
-            None => Ok(None),
-        }
     }
 
     /// Who shows a credential whose present role is this, if that has the permission `P`.
@@ -129,6 +121,11 @@ fn entering(credential: &Credential) -> Statement {
     let (entrance, parameter) = credential.entrance(1);
     let sql = format!("SELECT {entrance} AS role");
     Statement::from_sql_and_values(DbBackend::Postgres, sql, [parameter])
+}
+
+/// The present role that [`entering`] answered; `None` once the credential is worth nothing.
+fn standing(row: Option<&QueryResult>) -> Result<Option<Role>, Error> {
+    Ok(row.map(|row| row.try_get("", "role")).transpose()?.flatten())
 }
 
 impl<P: Permission> Caller<P> {
@@ -209,12 +206,9 @@ impl Identity {
     pub(crate) async fn begin(&self, platform: &Platform) -> Result<DatabaseTransaction, Error> {
         let transaction = crate::answered(platform.changes().begin()).await?;
         let row = crate::answered(transaction.query_one_raw(entering(&self.credential))).await?;
-        let present: Option<Role> = match row {
-            Some(row) => row.try_get("", "role")?,
-            None => None,
-        };
+        let present = standing(row.as_ref())?.ok_or(Error::Unauthenticated)?;
         let (permission, least) = self.demanded;
-        if self.credential.effective(present.ok_or(Error::Unauthenticated)?) < least {
+        if self.credential.effective(present) < least {
             return Err(Error::Forbidden { permission });
         }
         Ok(transaction)

@@ -159,6 +159,15 @@ impl Error {
         Self::Internal(error.to_string())
     }
 
+    /// The database does not answer, or not in time.
+    pub(crate) fn database_away(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Unavailable {
+            part: "the database",
+            retry_after: Duration::from_secs(2),
+            source: source.into(),
+        }
+    }
+
     /// One thing wrong in the body.
     pub fn invalid(pointer: impl Into<String>, code: &'static str, detail: impl Into<String>) -> Self {
         Self::Invalid(vec![Violation::at(pointer, code, detail)])
@@ -168,11 +177,7 @@ impl Error {
 impl From<DbErr> for Error {
     fn from(error: DbErr) -> Self {
         if database_is_away(&error) {
-            return Self::Unavailable {
-                part: "the database",
-                retry_after: Duration::from_secs(2),
-                source: error.into(),
-            };
+            return Self::database_away(error);
         }
         Self::Internal(error.to_string())
     }

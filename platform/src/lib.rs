@@ -137,11 +137,7 @@ impl Platform {
     pub async fn ping_database(&self) -> Result<(), Error> {
         match tokio::time::timeout(Duration::from_secs(2), self.database().ping()).await {
             Ok(answer) => Ok(answer?),
-            Err(late) => Err(Error::Unavailable {
-                part: "the database",
-                retry_after: Duration::from_secs(2),
-                source: Box::new(late),
-            }),
+            Err(late) => Err(Error::database_away(late)),
         }
     }
 

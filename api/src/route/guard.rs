@@ -37,8 +37,8 @@ pub struct Action {
     pub operation_id: &'static str,
     /// The pattern of its path.
     pub path: &'static str,
-    /// Whether it knows any query parameter.
-    pub takes_query: bool,
+    /// Whether it knows no query parameter and refuses all.
+    pub refuses_query: bool,
 }
 
 /// The request, as the log knows it.

@@ -126,7 +126,8 @@ impl EndpointBuilder {
             .parameters
             .iter()
             .any(|parameter| parameter.parameter_in == ParameterIn::Query);
-        if !takes_query && path.starts_with(API) {
+        let refuses_query = !takes_query && path.starts_with(API);
+        if refuses_query {
             sketch.errors(&[ErrorCode::Invalid]);
         }
         sketch.errors(errors);
@@ -142,7 +143,7 @@ impl EndpointBuilder {
         let action = Action {
             operation_id,
             path,
-            takes_query,
+            refuses_query,
         };
         let route = Box::new(move || {
             handler
@@ -210,7 +211,7 @@ macro_rules! guarded {
                             let mut payload = payload.into_inner();
                             let guard = extract::<G>(&request, &mut payload).await?;
                             accept::check(&request, &media_types)?;
-                            if !action.takes_query && action.path.starts_with(API) {
+                            if action.refuses_query {
                                 extract::check_no_query(&request)?;
                             }
                             $(let $argument = extract::<$argument>(&request, &mut payload).await?;)*

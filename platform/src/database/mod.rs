@@ -127,11 +127,7 @@ pub(crate) async fn answered<T, E: Into<Error>>(
 ) -> Result<T, Error> {
     match tokio::time::timeout(ANSWER, call).await {
         Ok(answer) => answer.map_err(Into::into),
-        Err(late) => Err(Error::Unavailable {
-            part: "the database",
-            retry_after: Duration::from_secs(2),
-            source: Box::new(late),
-        }),
+        Err(late) => Err(Error::database_away(late)),
     }
 }
 

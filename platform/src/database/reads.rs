@@ -128,11 +128,7 @@ impl Reads {
         match self.pool.get().await {
             Ok(connection) => Ok(Loan(Some(connection))),
             Err(managed::PoolError::Backend(error)) => Err(of_connecting(error)),
-            Err(error) => Err(Error::Unavailable {
-                part: "the database",
-                retry_after: Duration::from_secs(2),
-                source: error.into(),
-            }),
+            Err(error) => Err(Error::database_away(error)),
         }
     }
 }

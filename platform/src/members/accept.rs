@@ -3,7 +3,7 @@
 
 use entity::invitation;
 use sea_orm::{
-    ColumnTrait as _, DatabaseTransaction, EntityTrait as _, QueryFilter as _, QuerySelect as _,
+    ColumnTrait as _, DatabaseTransaction, EntityTrait as _, QueryFilter as _, QuerySelect as _, Select,
     sea_query::{Expr, ExprTrait as _},
 };
 use secrecy::SecretString;
@@ -41,6 +41,11 @@ impl Acceptance {
         let hash = opaque::hash(&self.token);
         Uuid::from_slice(&hash[..16]).unwrap_or_default()
     }
+
+    /// The invitation that the token stands for.
+    fn invited(&self) -> Select<invitation::Entity> {
+        invitation::Entity::find().filter(invitation::Column::TokenHash.eq(opaque::hash(&self.token)))
+    }
 }
 
 impl Platform {
@@ -56,15 +61,14 @@ impl Platform {
         acceptance: &Acceptance,
         origin: &Origin,
     ) -> Result<MemberRow, Error> {
-        let invited = || {
-            invitation::Entity::find()
-                .filter(invitation::Column::TokenHash.eq(opaque::hash(&acceptance.token)))
-        };
         let email = acceptance.email.as_deref();
-        let open = check(crate::answered(invited().one(transaction)).await?, email)?;
+        let open = check(
+            crate::answered(acceptance.invited().one(transaction)).await?,
+            email,
+        )?;
         // The address first, as whoever invites it does; then once more, as it may have been accepted meanwhile.
         lock_address(transaction, &open.email).await?;
-        let again = invited().lock_exclusive();
+        let again = acceptance.invited().lock_exclusive();
         let open = check(crate::answered(again.one(transaction)).await?, email)?;
         let user = match crate::answered(by_email(&open.email).one(transaction)).await? {
             Some(account) => {
@@ -123,9 +127,7 @@ impl Platform {
         origin: &Origin,
         reason: &'static str,
     ) -> Result<(), Error> {
-        let invited = invitation::Entity::find()
-            .filter(invitation::Column::TokenHash.eq(opaque::hash(&acceptance.token)));
-        let Some(invited) = crate::answered(invited.one(self.database())).await? else {
+        let Some(invited) = crate::answered(acceptance.invited().one(self.database())).await? else {
             return Ok(());
         };
         let event = Event {
