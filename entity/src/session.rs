@@ -2,7 +2,10 @@
 
 use sea_orm::entity::prelude::*;
 
-use crate::id::{OrganizationId, SessionId, UserId};
+use crate::{
+    id::{OrganizationId, SessionId, UserId},
+    values::Role,
+};
 
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
@@ -18,6 +21,8 @@ pub struct Model {
     pub address: Option<String>,
     pub user_agent: Option<String>,
     pub refreshed_at: DateTimeUtc,
+    /// The member's role now, kept by the database; none once the session has ended.
+    pub role: Option<Role>,
 }
 
 impl ActiveModelBehavior for ActiveModel {}

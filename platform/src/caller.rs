@@ -74,7 +74,7 @@ impl Platform {
         credential: &Credential,
         origin: Origin,
     ) -> Result<Caller<P>, Error> {
-        let rows = self.reads().rows(entering(credential)).await?;
+        let rows = self.reads().rows(entering(credential, self.root())).await?;
         let role = standing(rows.first())?;
         Ok(Caller {
             platform: self.clone(),
@@ -117,8 +117,8 @@ impl Platform {
 }
 
 /// Enters a credential's organization and answers its present role.
-fn entering(credential: &Credential) -> Statement {
-    let (entrance, parameter) = credential.entrance(1);
+fn entering(credential: &Credential, root: OrganizationId) -> Statement {
+    let (entrance, parameter) = credential.entrance(root, 1);
     let sql = format!("SELECT {entrance} AS role");
     Statement::from_sql_and_values(DbBackend::Postgres, sql, [parameter])
 }
@@ -205,7 +205,8 @@ impl Identity {
     /// [`Error::Unauthenticated`] or [`Error::Forbidden`].
     pub(crate) async fn begin(&self, platform: &Platform) -> Result<DatabaseTransaction, Error> {
         let transaction = crate::answered(platform.changes().begin()).await?;
-        let row = crate::answered(transaction.query_one_raw(entering(&self.credential))).await?;
+        let row =
+            crate::answered(transaction.query_one_raw(entering(&self.credential, platform.root()))).await?;
         let present = standing(row.as_ref())?.ok_or(Error::Unauthenticated)?;
         let (permission, least) = self.demanded;
         if self.credential.effective(present) < least {

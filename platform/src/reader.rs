@@ -153,7 +153,7 @@ impl<P: Permission> Reader<P> {
         limit: Option<u64>,
     ) -> Result<(Identity, Vec<M>), Error> {
         let mut values = values.map(|values| values.0).unwrap_or_default();
-        let (entrance, parameter) = self.credential.entrance(values.len() + 1);
+        let (entrance, parameter) = self.credential.entrance(self.platform.root(), values.len() + 1);
         values.push(parameter);
         // As text, not as a parameter: Postgres takes an unknown limit for a tenth of the table, and would make a new
         // plan for each request.
@@ -162,7 +162,7 @@ impl<P: Permission> Reader<P> {
         // rows' order.
         let sql = format!(
             "SELECT standing.role AS standing_role, found.* \
-               FROM {entrance} AS standing (role) \
+               FROM (SELECT {entrance}) AS standing (role) \
                LEFT JOIN LATERAL (SELECT true AS is_a_row, those.* FROM ({sql}{limit}) those) found ON true \
               WHERE standing.role IS NOT NULL"
         );

@@ -35,7 +35,8 @@ pub struct Member {
 pub struct People {
     /// The control plane's database.
     pub control: PgConnection,
-    root: Uuid,
+    /// The organization that all others are below.
+    pub root: Uuid,
     organizations: Vec<Uuid>,
     users: Vec<Uuid>,
 }

@@ -99,11 +99,12 @@ impl Credential {
     /// The call that checks the credential and enters its organization, as SQL with a parameter of this number, and the
     /// parameter. It answers the present role; null: the session has ended, its member was removed, the key was revoked
     /// or has expired.
-    pub(crate) fn entrance(&self, parameter: usize) -> (String, Value) {
-        match self {
-            Self::Session(claims) => (format!("enter_session(${parameter})"), claims.sid.into()),
-            Self::Key(key) => (format!("enter_api_key(${parameter})"), key.hash.clone().into()),
-        }
+    pub(crate) fn entrance(&self, root: OrganizationId, parameter: usize) -> (String, Value) {
+        let (function, value) = match self {
+            Self::Session(claims) => ("enter_session", claims.sid.into()),
+            Self::Key(key) => ("enter_api_key", key.hash.clone().into()),
+        };
+        (format!("{function}(${parameter}, '{}')", root.0), value)
     }
 }
 

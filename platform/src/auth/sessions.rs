@@ -147,11 +147,12 @@ impl Platform {
             .filter(user::Column::PasswordHash.eq(proved))
             .lock_shared();
         let stays = membership::Entity::find_by_id((user, membership.organization_id)).lock_shared();
-        if crate::answered(account.one(&transaction)).await?.is_none()
-            || crate::answered(stays.one(&transaction)).await?.is_none()
-        {
+        if crate::answered(account.one(&transaction)).await?.is_none() {
             return Err(Error::WrongPassword);
         }
+        let membership = crate::answered(stays.one(&transaction))
+            .await?
+            .ok_or(Error::WrongPassword)?;
         session::Entity::insert(session::ActiveModel {
             id: Set(session),
             user_id: Set(user),
@@ -162,6 +163,7 @@ impl Platform {
             address: Set(Some(origin.address.to_string())),
             user_agent: Set(user_agent),
             refreshed_at: Set(now),
+            role: Set(Some(membership.role)),
         })
         .exec(&transaction)
         .await?;
@@ -254,10 +256,7 @@ impl Platform {
             .one(&transaction)
             .await?
             .ok_or(Error::Unauthenticated)?;
-        let membership = membership::Entity::find_by_id((session.user_id, session.organization_id))
-            .one(&transaction)
-            .await?
-            .ok_or(Error::Unauthenticated)?;
+        let role = session.role.ok_or(Error::Unauthenticated)?;
         let refresh_token = opaque::token(REFRESH_TOKEN);
         store_refresh_token(&transaction, session.id, &refresh_token, now).await?;
         session::Entity::update_many()
@@ -278,7 +277,7 @@ impl Platform {
         self.pair(
             session.user_id,
             session.organization_id,
-            membership.role,
+            role,
             session.id,
             refresh_token,
             now,
@@ -388,6 +387,7 @@ pub(crate) async fn end_sessions(
 ) -> Result<Vec<session::Model>, Error> {
     let ended = session::Entity::update_many()
         .col_expr(session::Column::EndedAt, Expr::value(now))
+        .col_expr(session::Column::Role, Expr::value(None::<Role>))
         .filter(which)
         .filter(session::Column::EndedAt.is_null())
         .exec_with_returning(transaction);

@@ -46,8 +46,9 @@ impl Things {
         let control = &mut people.control;
         let session = Uuid::now_v7();
         sqlx::query(
-            "INSERT INTO sessions (id, user_id, organization_id, expires_at) \
-             VALUES ($1, $2, $3, now() + interval '1 day')",
+            "INSERT INTO sessions (id, user_id, organization_id, expires_at, role) \
+             VALUES ($1, $2, $3, now() + interval '1 day', \
+                     (SELECT role FROM memberships WHERE user_id = $2 AND organization_id = $3))",
         )
         .bind(session)
         .bind(asks.unwrap_or(person.row))
@@ -59,8 +60,9 @@ impl Things {
         let other = TenantRow::write(control, owner).await?;
         let refresh_token = format!("rt_{}", Uuid::new_v4().simple());
         sqlx::query(
-            "WITH session AS (INSERT INTO sessions (id, user_id, organization_id, expires_at) \
-                              VALUES ($1, $2, $3, now() + interval '1 day') RETURNING id) \
+            "WITH session AS (INSERT INTO sessions (id, user_id, organization_id, expires_at, role) \
+                              SELECT $1, user_id, organization_id, now() + interval '1 day', role \
+                                FROM memberships WHERE user_id = $2 AND organization_id = $3 RETURNING id) \
              INSERT INTO refresh_tokens (token_hash, session_id, expires_at) \
              SELECT sha256(convert_to($4, 'UTF8')), id, now() + interval '1 day' FROM session",
         )

@@ -9,7 +9,8 @@ use tests::rows::{ApiKeyRow, InvitationRow, OperationRow, TenantRow};
 use tests::sql;
 
 /// Connects as the api does, with its own role and password.
-async fn as_the_api() -> Result<PgConnection> {
+/// The control plane's database, as the api connects to it.
+pub fn url_of_the_api() -> Result<String> {
     let environment = &Place::get().api.environment;
     let url = match environment.get("DATABASE_URL") {
         Some(url) => url.clone(),
@@ -19,7 +20,11 @@ async fn as_the_api() -> Result<PgConnection> {
                 .context("DATABASE_URL_FILE")?,
         )?,
     };
-    let options: PgConnectOptions = url.trim().parse()?;
+    Ok(url.trim().to_owned())
+}
+
+async fn as_the_api() -> Result<PgConnection> {
+    let options: PgConnectOptions = url_of_the_api()?.parse()?;
     Ok(sql::open(options).await?)
 }
 
@@ -82,8 +87,9 @@ async fn whoever_entered_an_organization_sees_it_and_what_is_below() -> Result<(
         .await?;
     let mut api = as_the_api().await?;
     let mut transaction = api.begin().await?;
-    let role: Option<String> = sqlx::query_scalar("SELECT enter_session($1)")
+    let role: Option<String> = sqlx::query_scalar("SELECT enter_session($1, $2)")
         .bind(session)
+        .bind(people.root)
         .fetch_one(&mut *transaction)
         .await?;
     assert_eq!(role.as_deref(), Some("viewer"));
@@ -121,9 +127,10 @@ async fn whoever_entered_an_organization_sees_it_and_what_is_below() -> Result<(
         .fetch_one(&mut api)
         .await?;
     assert_eq!(seen, 0);
-    let role: Option<String> = sqlx::query_scalar("SELECT enter_session(gen_random_uuid())")
-        .fetch_one(&mut api)
-        .await?;
+    let role: Option<String> =
+        sqlx::query_scalar("SELECT enter_session(gen_random_uuid(), gen_random_uuid())")
+            .fetch_one(&mut api)
+            .await?;
     assert_eq!(role, None);
     Ok(())
 }
