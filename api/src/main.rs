@@ -20,6 +20,10 @@ const USAGE: &str = "usage: odoo-saas-api [command]\n\n\
   permissions                   print docs/permissions.md\n\
   settings                      print docs/configuration.md\n";
 
+/// Gives back what is not used (`.cargo/config.toml` says how soon).
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 #[actix_web::main]
 async fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

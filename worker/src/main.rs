@@ -11,6 +11,10 @@ const USAGE: &str = "usage: odoo-saas-worker [run | edge-config …]\n\n\
   run          carry out operations (the default)\n\
   edge-config  print the edge's configuration for Nginx: see --help\n";
 
+/// Gives back what is not used (`.cargo/config.toml` says how soon).
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 #[tokio::main]
 async fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);

@@ -6,7 +6,7 @@ use std::{
 };
 
 use argon2::{
-    Algorithm, Argon2, Block, Params, Version,
+    Algorithm, Argon2, Params, Version,
     password_hash::phc::{Output, PasswordHash, Salt},
 };
 use secrecy::{ExposeSecret as _, SecretString};
@@ -37,15 +37,9 @@ pub fn generate() -> SecretString {
 
 /// The hash of a password with these parameters and this salt.
 fn digest(argon2: &Argon2<'_>, password: &SecretString, salt: &[u8]) -> Result<Output, Error> {
-    // The working memory. The C library keeps what was freed for later, for each thread, unless the piece was so large
-    // (over 32 MiB: mallopt(3), M_MMAP_THRESHOLD) that it was mapped alone. What is not touched costs nothing.
-    const MAPPED_ALONE: usize = 34 * 1024;
-    let blocks = argon2.params().block_count();
-    let mut memory = Vec::with_capacity(blocks.max(MAPPED_ALONE));
-    memory.resize(blocks, Block::default());
     let mut out = [0; DIGEST_LEN];
     argon2
-        .hash_password_into_with_memory(password.expose_secret().as_bytes(), salt, &mut out, &mut memory)
+        .hash_password_into(password.expose_secret().as_bytes(), salt, &mut out)
         .map_err(Error::internal)?;
     Output::new(&out).map_err(Error::internal)
 }
