@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use platform::{
     Platform,
-    auth::Rotation,
+    auth::{self, Rotation},
     secrets::{DataKeyRotation, Tended},
 };
 use sea_orm::{DatabaseConnection, DbErr};
@@ -94,6 +94,16 @@ impl Housekeeper {
             Ok(0) => {}
             Ok(forgotten) => tracing::info!(forgotten, "forgot what schedules fired long ago"),
             Err(error) => tracing::warn!(%error, "can't forget what schedules fired"),
+        }
+        match in_batches(|| auth::forget_refresh_tokens(database, BATCH)).await {
+            Ok(0) => {}
+            Ok(forgotten) => tracing::info!(forgotten, "forgot refresh tokens that had expired"),
+            Err(error) => tracing::warn!(%error, "can't forget expired refresh tokens"),
+        }
+        match in_batches(|| auth::forget_sessions(database, BATCH)).await {
+            Ok(0) => {}
+            Ok(forgotten) => tracing::info!(forgotten, "forgot sessions that ended long ago"),
+            Err(error) => tracing::warn!(%error, "can't forget old sessions"),
         }
         match platform.rotate_signing_key(Rotation::IfOlder(*key_age)).await {
             Ok(false) => {}

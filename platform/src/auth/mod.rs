@@ -4,6 +4,7 @@ pub mod bootstrap;
 mod credential;
 pub(crate) mod opaque;
 pub mod password;
+mod retention;
 pub mod rotation;
 pub mod secret;
 pub mod sessions;
@@ -11,6 +12,7 @@ mod throttle;
 pub mod tokens;
 
 pub use credential::{Actor, Bearer, Credential, KnownKey};
+pub use retention::{forget_refresh_tokens, forget_sessions};
 pub use rotation::Rotation;
 pub use sessions::{SignIn, TokenPair};
 pub(crate) use sessions::{by_email, end_sessions};

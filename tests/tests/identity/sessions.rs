@@ -1,12 +1,15 @@
 //! One's own account: sessions and the password.
 
 use anyhow::{Context as _, Result};
+use platform::auth;
+use sea_orm::{ConnectOptions, Database};
 use serde_json::json;
 use tests::api::Api;
 use tests::people::People;
 use tests::place::Place;
+use uuid::Uuid;
 
-use crate::text;
+use crate::{second_net::url_of_the_api, text};
 
 #[tokio::test]
 async fn a_session_can_be_seen_and_ended_by_its_owner_alone() -> Result<()> {
@@ -127,5 +130,53 @@ async fn a_change_of_ones_name_is_made_to_the_version_that_was_seen() -> Result<
     assert_eq!(refused.problem(412)?, "precondition_failed");
     let unchanged = api.patch("/v1/me", &json!({}), &[]).await?;
     assert_eq!(unchanged.header("etag"), changed.header("etag"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_can_no_longer_be_used_is_forgotten() -> Result<()> {
+    let mut people = People::new().await?;
+    let organization = people.organization().await?;
+    let member = people.member(&organization, "viewer").await?;
+    let mut refresh_tokens = Vec::new();
+    for _ in 0..3 {
+        refresh_tokens.push(member.tokens().await?.refresh);
+    }
+    let sessions: Vec<Uuid> =
+        sqlx::query_scalar("SELECT id FROM sessions WHERE user_id = $1 ORDER BY created_at")
+            .bind(member.row)
+            .fetch_all(&mut people.control)
+            .await?;
+    let [long_ago, lately, live] = sessions[..] else {
+        anyhow::bail!("there are {} sessions", sessions.len());
+    };
+    for (session, days) in [(long_ago, 31), (lately, 29)] {
+        sqlx::query(
+            "WITH expired AS (UPDATE refresh_tokens SET expires_at = now() - make_interval(days => $2) WHERE session_id = $1) \
+             UPDATE sessions SET expires_at = now() - make_interval(days => $2) WHERE id = $1",
+        )
+        .bind(session)
+        .bind(days)
+        .execute(&mut people.control)
+        .await?;
+    }
+    let mut options = ConnectOptions::new(url_of_the_api()?);
+    options.map_sqlx_postgres_opts(|postgres| postgres.options([("platform.scope", "system")]));
+    let database = Database::connect(options).await?;
+    // Each time as much as asked for, until nothing is left.
+    while auth::forget_refresh_tokens(&database, 1).await? > 0 {}
+    while auth::forget_sessions(&database, 1).await? > 0 {}
+    let known: Vec<(Uuid, bool)> = sqlx::query_as(
+        "SELECT id, EXISTS (SELECT FROM refresh_tokens WHERE session_id = sessions.id) FROM sessions \
+          WHERE user_id = $1 ORDER BY created_at",
+    )
+    .bind(member.row)
+    .fetch_all(&mut people.control)
+    .await?;
+    assert_eq!(known, [(lately, false), (live, true)]);
+    let anyone = Api::anyone()?;
+    for (refresh_token, status) in refresh_tokens.iter().zip([401, 401, 200]) {
+        anyone.refresh(refresh_token).await?.expect(status)?;
+    }
     Ok(())
 }
