@@ -2,7 +2,8 @@
 //! internet (mail, currency rates) and the machine's own resolvers stay reachable.
 //!
 //! Each instance has two chains of its own and touches no rule of another; the supervisor puts them back when someone
-//! flushes them (a starting Docker Engine rebuilds its chains).
+//! flushes them. What pools forward is judged in the `mangle` table: in `filter`, the Docker Engine takes its jump to
+//! `DOCKER-USER` away for a moment whenever a network is made, and connections that begin in that moment stay open.
 
 use std::fs;
 use std::path::PathBuf;
@@ -28,7 +29,7 @@ const FORBIDDEN: [&str; 6] = [
 pub(crate) fn ensure(firewall: &Firewall) -> Result<bool> {
     let mut changed = false;
     for chain in chains(firewall) {
-        let present = run(firewall, &["-S", &chain.name]).unwrap_or_default();
+        let present = chain.run(firewall, &["-S", &chain.name]).unwrap_or_default();
         let wanted: Vec<String> = chain
             .rules
             .iter()
@@ -41,25 +42,21 @@ pub(crate) fn ensure(firewall: &Firewall) -> Result<bool> {
             .collect();
         if found != wanted {
             if present.is_empty() {
-                run(firewall, &["-N", &chain.name])?;
+                chain.run(firewall, &["-N", &chain.name])?;
             }
-            run(firewall, &["-F", &chain.name])?;
+            chain.run(firewall, &["-F", &chain.name])?;
             for rule in &chain.rules {
                 let mut arguments = vec!["-A", chain.name.as_str()];
                 arguments.extend(rule.split_whitespace());
-                run(firewall, &arguments)?;
+                chain.run(firewall, &arguments)?;
             }
             changed = true;
         }
-        // First in its parent: before whatever else accepts. The Docker Engine makes its chain when it starts, and uses
-        // one that is there: so the rules hold before it starts its first container.
+        // First in its parent: before whatever else accepts.
         let jump = format!("-A {} -s {} -j {}", chain.parent, firewall.range, chain.name);
-        let parent = match run(firewall, &["-S", chain.parent]) {
-            Ok(present) => present,
-            Err(_) => run(firewall, &["-N", chain.parent])?,
-        };
+        let parent = chain.run(firewall, &["-S", chain.parent])?;
         if !parent.lines().any(|line| line.trim() == jump) {
-            run(
+            chain.run(
                 firewall,
                 &["-I", chain.parent, "1", "-s", &firewall.range, "-j", &chain.name],
             )?;
@@ -73,13 +70,10 @@ pub(crate) fn ensure(firewall: &Firewall) -> Result<bool> {
 pub(crate) fn remove(firewall: &Firewall) {
     for chain in chains(firewall) {
         // Each of these fails where there is nothing to remove.
-        run(
-            firewall,
-            &["-D", chain.parent, "-s", &firewall.range, "-j", &chain.name],
-        )
-        .ok();
-        run(firewall, &["-F", &chain.name]).ok();
-        run(firewall, &["-X", &chain.name]).ok();
+        let jump = ["-D", chain.parent, "-s", &firewall.range, "-j", &chain.name];
+        chain.run(firewall, &jump).ok();
+        chain.run(firewall, &["-F", &chain.name]).ok();
+        chain.run(firewall, &["-X", &chain.name]).ok();
     }
 }
 
@@ -111,9 +105,25 @@ pub(crate) fn choose() -> Result<PathBuf> {
 }
 
 struct Chain {
+    table: &'static str,
     name: String,
+    /// The chain of the table from which it is reached.
     parent: &'static str,
     rules: Vec<String>,
+}
+
+impl Chain {
+    /// Runs a command of `iptables` on its table.
+    fn run(&self, firewall: &Firewall, arguments: &[&str]) -> Result<String> {
+        let mut command = Command::new(&firewall.iptables);
+        // Waits for others who change the tables at the same moment.
+        command.args(["-w", "10", "-t", self.table]).args(arguments);
+        let outcome = exec::capture(&mut command, "", Duration::from_secs(20))?;
+        if !outcome.status.success() {
+            bail!("iptables {}: {}", arguments.join(" "), outcome.stderr.trim());
+        }
+        Ok(outcome.stdout)
+    }
 }
 
 fn chains(firewall: &Firewall) -> [Chain; 2] {
@@ -129,13 +139,15 @@ fn chains(firewall: &Firewall) -> [Chain; 2] {
     forwarded.extend(FORBIDDEN.map(|network| format!("-d {network} -j DROP")));
     [
         Chain {
+            table: "filter",
             name: format!("PLATFORM-HOST-{}", firewall.id),
             parent: "INPUT",
             rules: vec![established, "-j DROP".to_owned()],
         },
         Chain {
+            table: "mangle",
             name: format!("PLATFORM-POOLS-{}", firewall.id),
-            parent: "DOCKER-USER",
+            parent: "FORWARD",
             rules: forwarded,
         },
     ]
@@ -150,15 +162,4 @@ fn resolvers() -> Vec<String> {
         .filter(|address| !address.is_loopback())
         .map(|address| address.to_string())
         .collect()
-}
-
-fn run(firewall: &Firewall, arguments: &[&str]) -> Result<String> {
-    let mut command = Command::new(&firewall.iptables);
-    // Waits for others who change the tables at the same moment.
-    command.args(["-w", "10"]).args(arguments);
-    let outcome = exec::capture(&mut command, "", Duration::from_secs(20))?;
-    if !outcome.status.success() {
-        bail!("iptables {}: {}", arguments.join(" "), outcome.stderr.trim());
-    }
-    Ok(outcome.stdout)
 }

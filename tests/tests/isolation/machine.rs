@@ -1,6 +1,7 @@
 //! What code inside a pool's container reaches of the machine, and what the platform leaves alone on it.
 
 use anyhow::{Context as _, Result, ensure};
+use bollard::models::NetworkCreateRequest;
 use serde_json::json;
 use tests::api::Api;
 use tests::bait;
@@ -24,6 +25,27 @@ def opens(target):
 targets = json.loads('TARGETS')
 with ThreadPoolExecutor(32) as pool:
     print(json.dumps([t for t, yes in zip(targets, pool.map(opens, targets)) if yes]))
+";
+
+/// Begins a connection to a metadata service every ten milliseconds, for five seconds, and prints how many were taken.
+const KNOCK: &str = "
+import socket, time
+def taken(knock):
+    try:
+        knock.getpeername()
+        return True
+    except OSError:
+        return False
+knocks = []
+end = time.monotonic() + 5
+while time.monotonic() < end:
+    knock = socket.socket()
+    knock.setblocking(False)
+    knock.connect_ex(('169.254.169.254', 80))
+    knocks.append(knock)
+    time.sleep(0.01)
+time.sleep(1)
+print(sum(map(taken, knocks)))
 ";
 
 async fn reachable(
@@ -131,6 +153,28 @@ async fn a_container_of_a_pool_reaches_neither_the_host_nor_metadata_nor_another
     .await;
     bait.remove(&containers).await?;
     outcome
+}
+
+#[tokio::test]
+async fn a_network_that_is_being_made_opens_no_way_out_of_another() -> Result<()> {
+    let containers = Containers::connect().await?;
+    let name = format!("somebody-elses-{}", uuid::Uuid::new_v4().simple());
+    // The Docker Engine arranges its firewall rules anew each time.
+    let making = async {
+        for _ in 0..10 {
+            let request = NetworkCreateRequest {
+                name: name.clone(),
+                ..Default::default()
+            };
+            containers.docker.create_network(request).await?;
+            containers.docker.remove_network(&name).await?;
+        }
+        anyhow::Ok(())
+    };
+    let (made, taken) = tokio::join!(making, containers.python("web", KNOCK));
+    made?;
+    assert_eq!(taken?.trim(), "0", "so many connections were taken");
+    Ok(())
 }
 
 /// IPv4 addresses of this machine, loopback too.
