@@ -1,6 +1,6 @@
 //! What a process does now and then: it reads the keys again, replaces old ones, forgets what is too old.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use platform::{
     Platform,
@@ -80,31 +80,19 @@ impl Housekeeper {
             data_key_age,
             operations_kept,
         } = self;
-        match platform.forget_old_answers().await {
-            Ok(0) => {}
-            Ok(forgotten) => tracing::info!(forgotten, "forgot old answers to idempotent requests"),
-            Err(error) => tracing::warn!(%error, "can't forget old answers"),
-        }
-        match in_batches(|| jobs::delete_finished(database, *operations_kept, BATCH)).await {
-            Ok(0) => {}
-            Ok(forgotten) => tracing::info!(forgotten, "forgot operations that ended long ago"),
-            Err(error) => tracing::warn!(%error, "can't forget old operations"),
-        }
-        match in_batches(|| jobs::schedule::delete_fires(database, FIRES_KEPT, BATCH)).await {
-            Ok(0) => {}
-            Ok(forgotten) => tracing::info!(forgotten, "forgot what schedules fired long ago"),
-            Err(error) => tracing::warn!(%error, "can't forget what schedules fired"),
-        }
-        match in_batches(|| auth::forget_refresh_tokens(database, BATCH)).await {
-            Ok(0) => {}
-            Ok(forgotten) => tracing::info!(forgotten, "forgot refresh tokens that had expired"),
-            Err(error) => tracing::warn!(%error, "can't forget expired refresh tokens"),
-        }
-        match in_batches(|| auth::forget_sessions(database, BATCH)).await {
-            Ok(0) => {}
-            Ok(forgotten) => tracing::info!(forgotten, "forgot sessions that ended long ago"),
-            Err(error) => tracing::warn!(%error, "can't forget old sessions"),
-        }
+        forget(
+            "old answers to idempotent requests",
+            platform.forget_old_answers(),
+        )
+        .await;
+        let operations = in_batches(|| jobs::delete_finished(database, *operations_kept, BATCH));
+        forget("operations that ended long ago", operations).await;
+        let fires = in_batches(|| jobs::schedule::delete_fires(database, FIRES_KEPT, BATCH));
+        forget("what schedules fired long ago", fires).await;
+        let refresh_tokens = in_batches(|| auth::forget_refresh_tokens(database, BATCH));
+        forget("refresh tokens that had expired", refresh_tokens).await;
+        let sessions = in_batches(|| auth::forget_sessions(database, BATCH));
+        forget("sessions that ended long ago", sessions).await;
         match platform.rotate_signing_key(Rotation::IfOlder(*key_age)).await {
             Ok(false) => {}
             Ok(true) => tracing::info!("a new key will sign access tokens"),
@@ -119,6 +107,15 @@ impl Housekeeper {
             Ok(done) => tracing::info!(?done, "tended the data keys"),
             Err(error) => tracing::warn!(%error, "can't tend the data keys"),
         }
+    }
+}
+
+/// Forgets rows and says how many, or why not.
+async fn forget<E: fmt::Display>(what: &str, forgetting: impl Future<Output = Result<u64, E>>) {
+    match forgetting.await {
+        Ok(0) => {}
+        Ok(forgotten) => tracing::info!(forgotten, "forgot {what}"),
+        Err(error) => tracing::warn!(%error, "can't forget {what}"),
     }
 }
 

@@ -11,9 +11,8 @@ ALTER TABLE users ADD COLUMN revision bigint NOT NULL DEFAULT 1;
 ALTER TABLE memberships
     ADD COLUMN revision bigint NOT NULL DEFAULT 1,
     -- Sorts and pages a list, since a membership has no id of its own.
-    ADD COLUMN position uuid NOT NULL DEFAULT gen_random_uuid() UNIQUE;
-
-ALTER TABLE memberships ADD UNIQUE (user_id, organization_id, role);
+    ADD COLUMN position uuid NOT NULL DEFAULT gen_random_uuid() UNIQUE,
+    ADD UNIQUE (user_id, organization_id, role);
 
 ALTER TABLE sessions
     ADD COLUMN address text,

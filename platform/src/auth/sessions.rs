@@ -96,7 +96,10 @@ impl Platform {
         });
         let memberships = self.memberships(user).await?;
         let outcome = match choose(right, organization, &memberships) {
-            Ok(chosen) => self.open_session(user, &hash, chosen, &origin, user_agent).await,
+            Ok(chosen) => {
+                self.open_session(user, &hash, chosen.organization_id, &origin, user_agent)
+                    .await
+            }
             Err(error) => Err(error),
         };
         if let Err(error @ (Error::WrongPassword | Error::OrganizationRequired(_))) = &outcome {
@@ -133,7 +136,7 @@ impl Platform {
         &self,
         user: UserId,
         proved: &str,
-        membership: &membership::Model,
+        organization: OrganizationId,
         origin: &Origin,
         user_agent: Option<String>,
     ) -> Result<TokenPair, Error> {
@@ -146,7 +149,7 @@ impl Platform {
         let account = user::Entity::find_by_id(user)
             .filter(user::Column::PasswordHash.eq(proved))
             .lock_shared();
-        let stays = membership::Entity::find_by_id((user, membership.organization_id)).lock_shared();
+        let stays = membership::Entity::find_by_id((user, organization)).lock_shared();
         if crate::answered(account.one(&transaction)).await?.is_none() {
             return Err(Error::WrongPassword);
         }
@@ -156,7 +159,7 @@ impl Platform {
         session::Entity::insert(session::ActiveModel {
             id: Set(session),
             user_id: Set(user),
-            organization_id: Set(membership.organization_id),
+            organization_id: Set(organization),
             created_at: Set(now),
             expires_at: Set(now + Duration::days(SESSION_DAYS)),
             ended_at: Set(None),
@@ -169,11 +172,11 @@ impl Platform {
         .await?;
         store_refresh_token(&transaction, session, &refresh_token, now).await?;
         let event = Event {
-            doer: Doer::user(user, membership.organization_id),
+            doer: Doer::user(user, organization),
             origin,
             refused: None,
             entry: Entry {
-                organization: membership.organization_id,
+                organization,
                 subject: Some(Subject::Session(session)),
                 before: None,
                 after: Some(json!({ "role": membership.role })),
@@ -181,14 +184,7 @@ impl Platform {
         };
         audit::write(&transaction, event).await?;
         transaction.commit().await?;
-        self.pair(
-            user,
-            membership.organization_id,
-            membership.role,
-            session,
-            refresh_token,
-            now,
-        )
+        self.pair(user, organization, membership.role, session, refresh_token, now)
     }
 
     /// Writes a refused sign-in into the logs of the account's organizations. One to an account that does not exist is

@@ -8,7 +8,6 @@ use tests::place::Place;
 use tests::rows::{ApiKeyRow, InvitationRow, OperationRow, TenantRow};
 use tests::sql;
 
-/// Connects as the api does, with its own role and password.
 /// The control plane's database, as the api connects to it.
 pub fn url_of_the_api() -> Result<String> {
     let environment = &Place::get().api.environment;
@@ -23,6 +22,7 @@ pub fn url_of_the_api() -> Result<String> {
     Ok(url.trim().to_owned())
 }
 
+/// Connects as the api does, with its own role and password.
 async fn as_the_api() -> Result<PgConnection> {
     let options: PgConnectOptions = url_of_the_api()?.parse()?;
     Ok(sql::open(options).await?)
